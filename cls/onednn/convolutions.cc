@@ -24,6 +24,7 @@
 
 #include "aligned.h"
 #include "oneapi/dnnl/dnnl.hpp"
+#include "threads.h"
 #include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -186,7 +187,7 @@ Prepared Prepare(Kind kind, const Shapes& s) {
 }
 
 const Prepared& Find(Kind kind, const Shapes& s) {
-  std::vector<int64_t> key{kind, s.groups, s.activation, s.adds};
+  std::vector<int64_t> key{kind, s.groups, s.activation, s.adds, omp_get_max_threads()};
   for (Numbers numbers : {s.images, s.kernel, s.output, s.strides, s.pads, s.dilation}) {
     key.insert(key.end(), numbers.begin(), numbers.end());
   }
@@ -196,22 +197,38 @@ const Prepared& Find(Kind kind, const Shapes& s) {
   return prepared.emplace(key, Prepare(kind, s)).first->second;
 }
 
-// A workspace, for one call.
+// Whether a convolution is done by one thread: images of 1 MB at most, and few products.
+bool IsSmall(const Shapes& s) {
+  const auto size = [](Numbers shape) { return shape[0] * shape[1] * shape[2] * shape[3]; };
+  const int64_t outputs = size(s.output);
+  return size(s.images) + outputs < 4 * cls::kSharedElements &&
+         outputs * s.kernel[0] * s.kernel[1] * s.kernel[2] < cls::kSharedProducts;
+}
+
+// A workspace, for one call. Small calls have that of their thread, and need not wait.
 class Call {
  public:
-  Call() {
+  explicit Call(bool small) {
+    if (small) {
+      static thread_local Workspace own;
+      alone.emplace();
+      space = &own;
+      return;
+    }
     std::unique_lock<std::mutex> lock(mutex);
     released.wait(lock, [] { return !Idle().empty(); });
     space = Idle().back();
     Idle().pop_back();
   }
   ~Call() {
+    if (alone) return;
     const std::lock_guard<std::mutex> lock(mutex);
     Idle().push_back(space);
     released.notify_one();
   }
 
   Workspace* space;
+  std::optional<cls::OneThread> alone;
 };
 
 struct Data {
@@ -243,7 +260,7 @@ std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& 
 
 ffi::Error Run(Kind kind, const Shapes& shapes, const Data& data) {
   try {
-    const Call call;
+    const Call call(IsSmall(shapes));
     if (const auto conv = ForWinograd(kind, shapes, data)) {
       cls::Winograd(*conv, call.space->kernel, call.space->scratch);
       return ffi::Error::Success();

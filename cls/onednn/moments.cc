@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "threads.h"
 #include "vectorized.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -74,8 +75,7 @@ template <typename Add>
 std::vector<double> Totals(int64_t rows, int64_t channels, const Add& add) {
   std::vector<double> totals(2 * channels, 0.0);
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
-  const int threads = static_cast<int>(
-      std::min<int64_t>(omp_get_max_threads(), 1 + rows * channels / 16384));
+  const int threads = rows * channels < cls::kSharedElements ? 1 : omp_get_max_threads();
   std::vector<std::vector<double>> parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int thread = 0; thread < threads; ++thread) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "threads.h"
 #include "vectorized.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -63,7 +64,7 @@ ffi::Error Draw(Words keys, bool both, DrawnWords result) {
   if (count == 0) return ffi::Error::Success();
   const int64_t draws = result->element_count() / (count * words);
   const int64_t rows = (draws + kRow - 1) / kRow;
-#pragma omp parallel for schedule(static) if (count * draws > kRow)
+#pragma omp parallel for schedule(static) if (count * draws >= cls::kSharedElements)
   for (int64_t i = 0; i < count * rows; ++i) {
     const int64_t key = i / rows, first = i % rows * kRow;
     HashRow(keys.typed_data() + 2 * key, static_cast<uint32_t>(first >> 32),

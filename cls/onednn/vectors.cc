@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -28,7 +29,7 @@ ffi::Error Join(ffi::RemainingArgs arrays, int64_t rows, ffi::Result<Array> join
     width += count;
   }
   float* to = joined->typed_data();
-#pragma omp parallel for schedule(static) if (rows > 64)
+#pragma omp parallel for schedule(static) if (rows * width >= cls::kSharedElements)
   for (int64_t row = 0; row < rows; ++row) {
     for (const Part& part : parts) {
       std::memcpy(to + row * width + part.offset, part.from + row * part.count,

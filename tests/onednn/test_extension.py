@@ -23,7 +23,16 @@ from cls.onednn import build, load
 
 
 def cases(count):
-    """Yields random convolutions: shapes of images and kernel, strides, pads, dilation, groups."""
+    """Yields convolutions: shapes of images and kernel, strides, pads, dilation, groups.
+
+    Some for all threads, then random small ones, for one thread.
+    """
+    same = ((1, 1), (1, 1)), (1, 1)
+    yield (8, 40, 40, 24), (1, 1, 24, 36), (1, 1), ((0, 0), (0, 0)), (1, 1), 1
+    yield (8, 40, 40, 24), (3, 3, 24, 36), (2, 2), *same, 1
+    yield (8, 40, 40, 24), (3, 3, 12, 36), (1, 1), *same, 2
+    yield (8, 40, 40, 24), (3, 3, 1, 24), (1, 1), *same, 24
+    yield (2, 8, 8, 128), (3, 3, 128, 128), (2, 2), *same, 1  # by its products
     rng = np.random.default_rng(0)
     pair = lambda low, high: tuple(int(x) for x in rng.integers(low, high, 2))  # noqa: E731
     for number in range(count):

@@ -15,7 +15,7 @@ DRAWS = {
     'bytes': lambda key: jax.random.bits(key, (7,), 'uint8'),
     'halves': lambda key: jax.random.bits(key, (2, 2), 'uint16'),
     'none': lambda key: jax.random.bits(key, (0, 3)),
-    'many': lambda key: jax.random.bits(key, (9001,)),
+    'many': lambda key: jax.random.bits(key, (70001,)),
     'split': lambda key: jax.random.key_data(jax.random.split(key, (2, 3))),
     'folded': lambda key: jax.random.key_data(jax.random.fold_in(key, 123456789)),
     'negative': lambda key: jax.random.key_data(jax.random.fold_in(key, jnp.int32(-3))),

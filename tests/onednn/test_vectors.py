@@ -101,9 +101,10 @@ def test_arrays_side_by_side_and_back(one_device):
         vectors.split(together, shapes[:-1])
 
 
-def test_channels_side_by_side(one_device):
-    x, y, z = draw(2, 9, 5, 3), draw(2, 9, 5, 1), draw(2, 9, 5, 4)
-    weights = draw(2, 9, 5, 8)
+@pytest.mark.parametrize('pixels', [9, 999])  # by one thread, by all
+def test_channels_side_by_side(one_device, pixels):
+    x, y, z = (draw(2, pixels, 5, channels) for channels in (3, 1, 4))
+    weights = draw(2, pixels, 5, 8)
     out, undo = jax.vjp(jax.jit(concat), x, y, z)
     np.testing.assert_array_equal(out, np.concatenate([x, y, z], -1))
     for value, wanted in zip(undo(weights), np.split(weights, [3, 4], -1), strict=True):
