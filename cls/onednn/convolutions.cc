@@ -197,7 +197,8 @@ const Prepared& Find(Kind kind, const Shapes& s) {
   return prepared.emplace(key, Prepare(kind, s)).first->second;
 }
 
-// Whether a convolution is done by one thread: images of 1 MB at most, and few products.
+// Whether one thread computes a convolution: it reads and writes less than 1 MB of images, with few
+// products. Depthwise ones have few for their images, and are bound by memory.
 bool IsSmall(const Shapes& s) {
   const auto size = [](Numbers shape) { return shape[0] * shape[1] * shape[2] * shape[3]; };
   const int64_t outputs = size(s.output);
