@@ -8,9 +8,8 @@
 # gives to its library for CPUs (YNNPACK, the default in this release), reading looks through all
 # instructions of the program for the one with its number. Four times as many products take an order of
 # magnitude longer. Without the library's products reading is quicker, and the step slower.
-# Hurt: warm starts of large networks on CPUs. A training step of AmoebaNet-A with 2,490 such operations
-# and 193,000 instructions is compiled in a minute and read in half a minute, 99 % of it in that search
-# (perf shows YnnFusionThunkFromProto and HloInstruction::unique_id).
+# Hurt: warm starts of large networks on CPUs. In a training step with thousands of such operations nearly
+# all of the reading is that search (perf shows YnnFusionThunkFromProto and HloInstruction::unique_id).
 # Source: xla/backends/cpu/runtime/thunk_serdes/ynn_fusion_thunk_serdes.cc, and `perf record` of the reading.
 # Seen: 2000 products: compiled in 1.13 s, read in 1.10 s. 8000 products: compiled in 12.11 s, read in 16.74 s;
 # without the library 5.47 s.
@@ -50,7 +49,8 @@ read -r none _ _ _ _ read_without < <(XLA_FLAGS=$flag measure; echo)
 echo "$few products: compiled in $compiled s, read in $read s."
 echo "$many products: compiled in $compiled_many s, read in $read_many s; without the library $read_without s."
 if ((few == 2000 && many == 8000 && none == 0)) &&
-  awk "BEGIN { exit !($read_many > 6 * $read && $read_many > 0.5 * $compiled_many && $read_many > 1.5 * $read_without) }"
+  awk "BEGIN { exit !($read_many > 6 * $read && $read_many > 0.5 * $compiled_many) }" &&
+  awk "BEGIN { exit !($read_many > 1.5 * $read_without) }"
 then
   echo 'Reading a compiled program takes time with the square of its size.'
 else

@@ -1,8 +1,8 @@
 // A call uses one thread, or all that OpenMP has.
 //
 // Small calls are over before the others wake up. Within oneDNN threads even wait for each other in
-// loops, and where XLA's own threads occupy the cores, a wait takes a turn of the scheduler:
-// networks on images of a few pixels mostly waited.
+// loops, and where XLA's own threads occupy the cores, a wait takes a turn of the scheduler,
+// far longer than a network on images of a few pixels takes for a convolution.
 
 #pragma once
 
