@@ -240,8 +240,9 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, keeps, project, monkeypatch):
     done = project.run('slurm.sh', *flags)
     assert done.returncode == 0, done.stderr
     really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
-    # Of the requirements, of their files compiled if Python does not keep them, and of the command.
-    modules = [] if has_venv else ['pip', *([] if keeps else ['compileall']), 'pip']
+    # Of pip itself, the requirements, their files compiled if Python does not keep them, and the
+    # command.
+    modules = [] if has_venv else ['pip', 'pip', *([] if keeps else ['compileall']), 'pip']
     assert [call[0:3:2] for call in really[:-1]] == [['python', name] for name in modules]
     assert really[-1][0] == 'sbatch'
     project.notes.unlink()
