@@ -129,8 +129,7 @@ class LearnedGroups(nn.Module):
                 f'outputs to be in {self.groups} groups: expected multiples'
             )
         shape = (1,) * (x.ndim - 2) + (inputs, self.features)
-        draw = init.if_absent(self, 'kernel', self.kernel_init)
-        kernel = self.param('kernel', draw, shape, jnp.float32)
+        kernel = init.parameter(self, 'kernel', self.kernel_init, shape)
         state = self.variable(
             'batch_stats', 'mask', self.mask_init, None, (inputs, self.groups), jnp.bool_
         )
@@ -146,7 +145,7 @@ class LearnedGroups(nn.Module):
         product = conv if x.ndim == 4 else jnp.matmul
         out = product(x.astype(self.dtype), kernel)
         if self.use_bias:
-            bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
+            bias = init.parameter(self, 'bias', self.bias_init, (self.features,))
             out = out + bias.astype(self.dtype)
         return out
 

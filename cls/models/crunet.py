@@ -69,8 +69,7 @@ class SharedConv(nn.Module):
     def __call__(self, x: jax.Array, strides: Size = 1) -> jax.Array:
         """Maps (N, H, W, C) to (N, H', W', features)."""
         shape = (*pair(self.window), x.shape[-1] // self.groups, self.features)
-        draw = init.if_absent(self, 'kernel', self.kernel_init)
-        kernel = self.param('kernel', draw, shape, jnp.float32)
+        kernel = init.parameter(self, 'kernel', self.kernel_init, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return conv(x, kernel, strides=strides, groups=self.groups)
 

@@ -64,7 +64,7 @@ class PReLU(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (..., C) to (..., C)."""
-        slope = self.param('weight', self.weight_init, (x.shape[-1],), jnp.float32)
+        slope = init.parameter(self, 'weight', self.weight_init, (x.shape[-1],))
         return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
 

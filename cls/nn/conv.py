@@ -41,8 +41,7 @@ class Conv(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps (N, H, W, I) to (N, H', W', features)."""
         shape = (*pair(self.window), images.shape[-1] // self.groups, self.features)
-        draw = init.if_absent(self, 'kernel', self.kernel_init)
-        kernel = self.param('kernel', draw, shape, jnp.float32)
+        kernel = init.parameter(self, 'kernel', self.kernel_init, shape)
         out = conv(
             images.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -52,7 +51,7 @@ class Conv(nn.Module):
             dilation=self.dilation,
         )
         if self.use_bias:
-            bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
+            bias = init.parameter(self, 'bias', self.bias_init, (self.features,))
             if folding.is_tracing() and out.dtype == jnp.float32:
                 return folding.scale_and_shift(out, jnp.ones_like(bias), bias)
             out = out + bias.astype(self.dtype)

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamShapeError
 
 _BLOCK = 2**20  # float64 numbers in a draw
 
@@ -43,13 +44,23 @@ def only_shapes() -> bool:
     return _shapes_only.get()
 
 
-def if_absent(module: nn.Module, name: str, initializer: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the initializer of a parameter, or `zeros` where the module has the parameter.
+def parameter(
+    module: nn.Module, name: str, initializer: Callable[..., Any], shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns a float32 parameter of a module, as `module.param` does, and sooner.
 
-    Flax traces the initializer of an existing parameter too, for its shape, and a random draw takes
-    longer to trace than a layer.
+    Flax traces the initializer of each given parameter in each trace of a network, only to compare
+    the shapes (findings/flax_apply_calls_initializers.sh).
+
+    Raises:
+      ScopeParamShapeError: as there, the given parameter has another shape.
     """
-    return zeros if module.has_variable('params', name) else initializer
+    if not module.has_variable('params', name):
+        return module.param(name, initializer, shape, jnp.float32)
+    given = module.get_variable('params', name)
+    if jnp.shape(given) != shape:
+        raise ScopeParamShapeError(name, '/' + '/'.join(module.path), jnp.shape(given), shape)
+    return given
 
 
 @dataclasses.dataclass(frozen=True)

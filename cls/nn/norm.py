@@ -84,8 +84,8 @@ class BatchNorm(nn.Module):
         running_var = self.variable('batch_stats', 'var', self.var_init, None, (channels,))
         scale, bias = jnp.ones(channels), jnp.zeros(channels)
         if self.affine:
-            scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
-            bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
+            scale = init.parameter(self, 'scale', self.scale_init, (channels,))
+            bias = init.parameter(self, 'bias', self.bias_init, (channels,))
         if not self.train or self.has_variable('kept', 'statistics'):
             if init.only_shapes() and not self.train:
                 return (pool(x) if pool else x).astype(self.dtype)

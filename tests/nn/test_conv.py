@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import jit
-from flax.errors import ScopeParamShapeError
 from jax import lax
 
 from cls.nn.conv import Conv, conv
@@ -222,19 +221,3 @@ def test_module_parameters_and_bias():
     plain = jit(lambda x, k: reference(x, k, pads, (2, 1), 1, 2))(images, params['kernel'])
     close(out, plain + np.arange(6.0), tolerance=0.02)
     assert 'bias' not in jax.eval_shape(Conv(6).init, jax.random.key(0), images)['params']
-
-
-def test_the_initializer_of_an_existing_kernel_is_not_traced():
-    drawn = []
-
-    def draw(key, shape, dtype):
-        drawn.append(shape)
-        return jnp.ones(shape, dtype)
-
-    layer, images = Conv(4, 3, kernel_init=draw), RNG.standard_normal((1, 5, 5, 2))
-    variables = layer.init(jax.random.key(0), images)
-    assert drawn == [(3, 3, 2, 4)]
-    layer.apply(variables, images)
-    assert drawn == [(3, 3, 2, 4)]
-    with pytest.raises(ScopeParamShapeError, match='kernel'):
-        layer.apply(variables, images[..., :1])

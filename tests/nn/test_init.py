@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import jit
+from flax.errors import ScopeParamShapeError
 
+from cls.models.prelunet import PReLU
 from cls.nn import init
+from cls.nn.conv import Conv
 from cls.nn.dense import Dense
+from cls.nn.norm import BatchNorm
 
 SHAPE = (3, 3, 40, 80)  # fans 360 and 720
 N = math.prod(SHAPE)
@@ -131,3 +135,30 @@ def test_dense_is_drawn_as_by_pytorch():
     assert 0.099 < np.abs(params['kernel']).max() <= 0.1  # 1 / sqrt(100)
     assert np.std(params['kernel']) == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
     np.testing.assert_array_equal(params['bias'], np.zeros(500))
+
+
+def test_the_initializer_of_a_given_parameter_is_not_traced():
+    drawn = []
+
+    def draw(key, shape, dtype):
+        drawn.append(shape)
+        return jnp.full(shape, 3, dtype)
+
+    images = jnp.ones((1, 5, 5, 2))
+    layers = [
+        Conv(4, 3, use_bias=True, kernel_init=draw, bias_init=draw),
+        BatchNorm(False, scale_init=draw, bias_init=draw),
+        PReLU(weight_init=draw),
+    ]
+    shapes = [[(3, 3, 2, 4), (4,)], [(2,), (2,)], [(2,)]]
+    for layer, expected in zip(layers, shapes, strict=True):
+        drawn.clear()
+        variables = layer.init(jax.random.key(0), images)
+        assert drawn == expected
+        assert all(jax.tree.leaves(jax.tree.map(lambda x: (x == 3).all(), variables['params'])))
+        layer.apply(variables, images)
+        assert drawn == expected
+        with pytest.raises(
+            ScopeParamShapeError, match=r'generate shape .*1.* received has shape .*2'
+        ):
+            layer.apply({'params': variables['params']}, images[..., :1], mutable=['batch_stats'])
