@@ -58,8 +58,8 @@ setup_venv() (
   fi
   say "Installing $1 into .venv (a few minutes the first time; pip says nothing meanwhile)."
   run rm -f "$ROOT/$stamp"
-  # A new .venv has the pip that came with its Python. Before version 26 it takes twice as long. No
-  # upper limit: the pip of a newer Python stays.
+  # A new .venv has the pip that came with its Python. Old ones parse the pages of the index again for
+  # each requirement. No upper limit: the pip of a newer Python stays.
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-compile \
     'pip>=26' || say 'The pip of .venv stays as it is: it installs too, only more slowly.'
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-compile \
