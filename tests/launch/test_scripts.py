@@ -252,6 +252,23 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, keeps, project, monkeypatch):
     assert project.calls() == really
 
 
+def test_where_pip_cannot_be_updated_it_installs_all_the_same(project):
+    project.command('sbatch')
+    (project.root / '.venv/.installed-launch-requirements-cuda.txt').unlink()
+    version = f'{sys.version_info.major}.{sys.version_info.minor}'
+    says = (
+        f"'--version' in sys.argv and print('pip 23 from here (python {version})')\n"
+        "sys.exit('pip>=26' in sys.argv)"
+    )
+    (project.root / '.venv/bin/python').write_text(project.program(says))
+    done = project.run('slurm.sh', '--workdir=runs/a', *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert 'The pip of .venv stays as it is' in done.stderr
+    requirements = str(project.root / 'launch/requirements-cuda.txt')
+    assert any(call[-1] == requirements for call in project.calls('python'))
+    assert project.calls('sbatch')
+
+
 def test_relative_paths_are_those_of_the_caller(project):
     """They are not those of the checkout, although the scripts change to it."""
     away = project.root.parent / 'away'

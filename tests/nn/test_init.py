@@ -2,12 +2,13 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import jit
-from flax.errors import ScopeParamShapeError
+from flax.errors import FlaxError, ScopeParamShapeError
 
 from cls.models.prelunet import PReLU
 from cls.nn import init
@@ -162,3 +163,23 @@ def test_the_initializer_of_a_given_parameter_is_not_traced():
             ScopeParamShapeError, match=r'generate shape .*1.* received has shape .*2'
         ):
             layer.apply({'params': variables['params']}, images[..., :1], mutable=['batch_stats'])
+
+
+def test_a_parameter_is_refused_as_by_flax():
+    class Scale(nn.Module):
+        ours: bool
+
+        @nn.compact
+        def __call__(self, x):
+            shape = x.shape[-1:]
+            if self.ours:
+                return x * init.parameter(self, 'scale', init.ones, shape)
+            return x * self.param('scale', init.ones, shape, jnp.float32)
+
+    def refusal(ours, given):
+        with pytest.raises(FlaxError) as error:
+            nn.Sequential([Scale(ours)]).apply({'params': {'layers_0': given}}, jnp.ones((1, 3)))
+        return type(error.value), str(error.value)
+
+    for given in ({'scale': jnp.ones(2)}, {'bias': jnp.ones(3)}, {}):
+        assert refusal(True, given) == refusal(False, given)
