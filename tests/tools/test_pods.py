@@ -47,6 +47,11 @@ def test_every_config_with_imagenet_is_there(everything):
     assert 'resnet152_v1' in variants
 
 
+def test_kept_results_are_the_rows(everything):
+    """A result whose slice or fields have changed since would stay without being shown."""
+    assert set(pods.load()) == {pod.key for pod in everything}
+
+
 def test_batches_divide(everything):
     for pod in everything:
         fields = [field.split('=', 1) for field in (*pod.fields, *pod.made_to_fit)]
