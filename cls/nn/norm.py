@@ -91,6 +91,7 @@ class BatchNorm(nn.Module):
                 return (pool(x) if pool else x).astype(self.dtype)
             mean, var = running_mean.value, running_var.value
             if folding.is_tracing() and self.dtype == x.dtype == jnp.float32:
+                mean, var, scale, bias = (v.astype(x.dtype) for v in (mean, var, scale, bias))
                 factor = jax.lax.rsqrt(var + self.epsilon) * scale
                 out = folding.scale_and_shift(x, factor, bias - mean * factor)
                 return pool(out) if pool else out
@@ -152,7 +153,8 @@ def _running(old, groups, momentum, factor):
 @functools.partial(jax.jit, static_argnames=('epsilon', 'dtype'))
 def _normalized(x, mean, var, scale, bias, epsilon, dtype):
     """Returns x (N, ..., C) normalized by moments (G, C) of groups of consecutive examples."""
-    return _scaled(x, mean, jax.lax.rsqrt(var + epsilon) * scale, bias, dtype)
+    factor = jax.lax.rsqrt(var.astype(jnp.float32) + epsilon) * scale
+    return _scaled(x, mean, factor, bias, dtype)
 
 
 def _scaled(x, mean, factor, bias, dtype):
@@ -212,7 +214,7 @@ def _forward(x, scale, bias, guess, groups, epsilon, dtype):
         return mean, var, jax.lax.rsqrt(var + epsilon) * scale
 
     def own(x, scale, guess):
-        return native_norm.statistics(x.astype(jnp.float32), scale, groups, epsilon)
+        return native_norm.statistics(x, scale, groups, epsilon)
 
     mean, var, factor = native.instead(plain, own, x, scale, guess)
     return _scaled(x, mean, factor, bias, dtype), mean, var

@@ -1,7 +1,8 @@
 // Sums over all axes but the last, for batch normalization: XLA's reductions on CPU write the
 // shifted images to memory first and read them twice.
 //
-// Sums of a block of rows are in float32, about a shift; those of the blocks are added in float64.
+// Sums of a block of rows are in float32, about a shift, the mean of a sample of the rows; those of
+// the blocks are added in float64.
 // Threads divide the rows, so results depend on their number only by the rounding of float64.
 
 #include <omp.h>
@@ -22,6 +23,7 @@ using Result = ffi::Result<Array>;
 namespace {
 
 constexpr int64_t kBlock = 64;
+constexpr int64_t kSample = 64;  // rows, for the shift
 
 // Adds the sums over rows (rows, channels) of x - shift and of its square to `sums` (2, channels).
 CLS_VECTORIZED void AddMoments(const float* __restrict x, const float* __restrict shift,
@@ -94,6 +96,19 @@ std::vector<double> Totals(int64_t rows, int64_t channels, const Add& add) {
   return totals;
 }
 
+// The means (channels) of up to kSample rows of x (rows, channels), evenly spread.
+std::vector<float> MeanOfSample(const float* x, int64_t rows, int64_t channels) {
+  const int64_t count = std::min(rows, kSample);
+  std::vector<double> sums(channels, 0.0);
+  for (int64_t i = 0; i < count; ++i) {
+    const float* row = x + i * rows / count * channels;
+    for (int64_t c = 0; c < channels; ++c) sums[c] += row[c];
+  }
+  std::vector<float> means(channels);
+  for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / count);
+  return means;
+}
+
 // Means and variances (groups, channels) of groups of consecutive rows of x (rows, channels).
 ffi::Error Moments(Array x, Result mean, Result variance) {
   const auto shape = mean->dimensions();
@@ -101,9 +116,9 @@ ffi::Error Moments(Array x, Result mean, Result variance) {
   const int64_t rows = x.element_count() / (groups * channels);
   for (int64_t g = 0; g < groups; ++g) {
     const float* values = x.typed_data() + g * rows * channels;
-    const float* shift = values + rows / 2 * channels;
+    const std::vector<float> shift = MeanOfSample(values, rows, channels);
     const auto totals = Totals(rows, channels, [&](int64_t first, int64_t count, float* sums) {
-      AddMoments(values + first * channels, shift, count, channels, sums);
+      AddMoments(values + first * channels, shift.data(), count, channels, sums);
     });
     for (int64_t c = 0; c < channels; ++c) {
       const double moved = totals[c] / rows;

@@ -26,6 +26,9 @@ _ELEMENTWISE = frozenset(
     ]
 )
 
+# Calls of functions. An update is not differentiated: a derivative of its own is not needed.
+_CALLS = ('jit', 'custom_jvp_call', 'custom_vjp_call', 'closed_call')
+
 
 def joined(function: Callable) -> Callable:
     """Returns a function with the same results that computes on small arrays together.
@@ -83,8 +86,8 @@ def _evaluate(
     eqn: Any
     for eqn in jaxpr.eqns:
         inputs = [value(x) for x in eqn.invars]
-        if eqn.primitive.name == 'jit':
-            inner = eqn.params['jaxpr']
+        inner = eqn.params.get('call_jaxpr', eqn.params.get('jaxpr'))
+        if hasattr(inner, 'consts') and eqn.primitive.name in _CALLS:
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs, scalars)
         elif expression := _expression(eqn, inputs):
             outputs = [expression]

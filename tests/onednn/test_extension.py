@@ -1,5 +1,6 @@
 """The extension that calls oneDNN, built and loaded as a user does."""
 
+import functools
 import json
 import os
 import subprocess
@@ -13,13 +14,14 @@ from compiling import jit
 from jax import lax
 from taps import in_float64
 
-from cls.errors import UserError
+from cls.inference.export import trace
+from cls.inference.loading import create
+from cls.nn.concat import concat
 from cls.nn.conv import conv
 from cls.nn.cpu import native
-from cls.nn.cpu.lowering import DIMENSIONS, for_cpu
+from cls.nn.cpu.lowering import DIMENSIONS, for_cpu, portable
 from cls.nn.norm import BatchNorm
 from cls.nn.pool import max_pool
-from cls.onednn import build, load
 
 
 def cases(count):
@@ -160,6 +162,52 @@ def test_traces_for_cpus_do_not_get_into_other_programs(one_device):
     assert 'platform_index' in str(traced.jaxpr)
 
 
+def test_portable_programs_do_not_call_it(one_device):
+    """Neither what was traced before for this machine, nor joins and norms; sizes are symbolic."""
+
+    def network(x):
+        y = concat(x, 2 * x)
+        variables = jax.eval_shape(lambda: BatchNorm(True).init(jax.random.key(0), y))
+        ones = jax.tree.map(lambda v: jnp.ones(v.shape), variables)
+        return concat(y, BatchNorm(True).apply(ones, y, mutable='batch_stats')[0])
+
+    x = jnp.ones((2, 8, 8, 6))
+    assert 'ffi_call' in str(jax.make_jaxpr(lambda x: network(x))(x))
+    with portable():
+        assert 'ffi_call' not in str(jax.make_jaxpr(lambda x: network(x))(x))
+        (count,) = jax.export.symbolic_shape('N')
+        images = jax.ShapeDtypeStruct((count, 8, 8, 6), jnp.float32)
+        assert 'ffi_call' not in str(jax.make_jaxpr(lambda x: concat(x, x))(images))
+
+
+def test_a_densely_connected_network_is_exported(one_device):
+    model = create('densenet40_k12_bc_cifar', num_classes=10)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    graph = trace.traced(functools.partial(model.module.apply, model.variables), images)
+    assert not {node.op for node in graph.nodes if 'ffi' in node.op}
+
+
+def test_narrow_statistics_and_scales_are_computed_in_float32(one_device):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 3, 5)), jnp.float32)
+    variables = BatchNorm(True).init(jax.random.key(0), x)
+
+    def applied(dtype):
+        cast = jax.tree.map(lambda v: v.astype(dtype), variables)
+        return jit(lambda v: BatchNorm(True).apply(v, x, mutable='batch_stats'))(cast)
+
+    out, updated = applied(jnp.float32)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        narrow, statistics = applied(dtype)
+        np.testing.assert_allclose(narrow, out, rtol=1e-5, atol=1e-5)
+        for value, wanted in zip(*map(jax.tree.leaves, (statistics, updated)), strict=True):
+            np.testing.assert_allclose(np.asarray(value, np.float32), wanted, rtol=1e-2)
+
+
+def test_a_kernel_for_other_channels_is_refused(one_device):
+    with for_cpu(), pytest.raises(ValueError, match='for images with 6 channels: expected'):
+        jax.eval_shape(conv, jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 5, 4)))
+
+
 def test_convolutions_that_onednn_lacks_keep_their_form(extension, monkeypatch):
     monkeypatch.setattr(jax, 'device_count', lambda: 1)
     images = jnp.ones((2, 4, 4, 3))
@@ -235,15 +283,3 @@ def test_convolutions_of_several_threads_do_not_disturb_each_other(extension, th
     variables = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_XDIST')}
     variables |= {'OMP_NUM_THREADS': threads} if threads else {}
     subprocess.run([sys.executable, '-c', THREADS], env=variables, check=True)
-
-
-def test_a_build_without_packages_or_compiler_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path))
-    monkeypatch.setenv('CXX', str(tmp_path / 'absent'))
-    with pytest.raises(UserError, match='cannot be run'):
-        build.build()
-    monkeypatch.setattr(build, 'installed', lambda *_: None)
-    with pytest.raises(UserError, match='are not installed'):
-        build.build()
-    assert not list(tmp_path.glob('*.so'))
-    assert load.load() == ''

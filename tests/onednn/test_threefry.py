@@ -75,3 +75,12 @@ def test_elsewhere_the_key_is_jax_s(one_device):
         assert threefry.wrapped(jnp.asarray(DATA)).dtype == usual
     with for_cpu(), jax.default_prng_impl('rbg'):
         assert threefry.wrapped(jnp.zeros(4, jnp.uint32)).dtype != usual
+
+
+def test_words_of_64_bits(one_device):
+    with jax.enable_x64(True):
+        expected = jax.random.bits(jax.random.wrap_key_data(DATA), (3, 2), 'uint64')
+        with for_cpu():
+            key = threefry.wrapped(DATA)
+        ours = jax.jit(lambda key: jax.random.bits(key, (3, 2), 'uint64'))(key)
+        np.testing.assert_array_equal(ours, expected)

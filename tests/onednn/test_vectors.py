@@ -1,5 +1,7 @@
 """The extension's batch normalization and joined arrays against NumPy and against XLA's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from compiling import jit
 
 from cls.nn import norm
 from cls.nn.concat import concat
-from cls.nn.cpu import vectors
+from cls.nn.cpu import native_norm, vectors
 from cls.nn.norm import BatchNorm
 from cls.steps.joined import MOST, joined
 from cls.steps.optim import OptimSpec, make_optimizer
@@ -174,3 +176,29 @@ def test_only_equal_expressions_of_the_same_scalars_are_joined(one_device):
     program = jit(joined(function)).lower(*inputs).as_text()
     # Of the even ones, and of the zeros of each sign; the odd ones are summed.
     assert program.count('@cls_split(') == 3
+
+
+def test_operations_with_derivatives_of_their_own_are_computed(one_device):
+    """As in a rule of a user that has a softplus."""
+
+    @jax.custom_vjp
+    def doubled(x):
+        return 2 * x
+
+    doubled.defvjp(lambda x: (2 * x, None), lambda _, grad: (2 * grad,))
+
+    def update(arrays):
+        return [doubled(jax.nn.softplus(x)) + jax.nn.relu(x) for x in arrays]
+
+    arrays = [draw(3), draw(2, 2), draw(300, MOST // 200)]
+    results = zip(jit(joined(update))(arrays), update(arrays), strict=True)
+    for value, wanted in results:
+        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+def test_a_pixel_that_is_far_from_the_others_is_not_the_shift(one_device):
+    x = np.full((1, 128, 128, 2), 0.1, np.float32)
+    x[0, 64, 0] = 1e4
+    mean, var = jit(functools.partial(native_norm.moments, groups=1))(x)
+    np.testing.assert_allclose(mean[0], x.reshape(-1, 2).mean(0, np.float64), rtol=1e-4)
+    np.testing.assert_allclose(var[0], x.reshape(-1, 2).var(0, np.float64), rtol=1e-4)

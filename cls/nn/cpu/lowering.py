@@ -54,21 +54,24 @@ def is_for_cpu() -> bool:
 
 
 def jitted(function: Callable, **options: Any) -> Callable:
-    """Returns `jax.jit` of a function that chooses a form; its traces of `for_cpu` are its own.
+    """Returns `jax.jit` of a function that chooses a form, with traces of its own in each context.
 
     A layer that is jitted is traced only once for each shape; deep networks repeat shapes.
     """
-    anywhere = jax.jit(function, **options)
 
-    @functools.wraps(function)
-    def again(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
+    def new() -> Callable:  # traces are kept by function
+        @functools.wraps(function)
+        def again(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
 
-    on_cpu = jax.jit(again, **options)  # another function: traces are kept by function
+        return jax.jit(again, **options)
+
+    anywhere, on_cpu, plain = new(), new(), new()
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (on_cpu if _for_cpu.get() else anywhere)(*args, **kwargs)
+        chosen = plain if _portable.get() else on_cpu if _for_cpu.get() else anywhere
+        return chosen(*args, **kwargs)
 
     return call
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cls.nn.cpu.lowering import by_platform, choose, is_for_cpu, jitted, xla_conv
+from cls.nn.cpu.lowering import by_platform, choose, is_for_cpu, is_portable, jitted, xla_conv
 from cls.nn.cpu.windows import Pads, output_size
 
 _enabled = False
@@ -26,8 +26,10 @@ def enable() -> None:
 
 
 def is_enabled() -> bool:
-    """Returns whether programs for one CPU device can call the extension."""
-    return _enabled and jax.default_backend() == 'cpu' and jax.device_count() == 1
+    """Returns whether programs for one CPU device can call the extension; not if portable."""
+    if not _enabled or is_portable():
+        return False
+    return jax.default_backend() == 'cpu' and jax.device_count() == 1
 
 
 def is_certain() -> bool:
@@ -42,22 +44,32 @@ def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
 
 def usable(x: jax.Array) -> bool:
     """Returns whether a program on an array can call the extension."""
-    return x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) and x.size > 0 and is_enabled()
+    if not is_enabled():  # first: of a portable program the size may be symbolic
+        return False
+    return x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) and x.size > 0
 
 
 def instead(plain: Callable, own: Callable, *args: jax.Array) -> Any:
     """Returns own(*args) in programs that can call the extension, plain(*args) in all others.
 
-    Both compute the same. Gradients are those of `plain`.
+    Both compute the same, and `own` in float32. Gradients are those of `plain`, in reverse mode
+    only: a program that calls the extension has no forward-mode derivatives.
     """
     if not all(map(usable, args)):
         return plain(*args)
+    form = own
+    if any(x.dtype != jnp.float32 for x in args):
+        types = jax.eval_shape(plain, *args)
+
+        def form(*args):
+            made = own(*(x.astype(jnp.float32) for x in args))
+            return jax.tree.map(lambda x, like: x.astype(like.dtype), made, types)
 
     def backward(args, grads):
         return jax.vjp(plain, *args)[1](grads)
 
-    function = jax.custom_vjp(own)
-    function.defvjp(lambda *args: (own(*args), args), backward)
+    function = jax.custom_vjp(form)
+    function.defvjp(lambda *args: (form(*args), args), backward)
     return choose(*args, cpu=function, default=plain)
 
 
@@ -119,7 +131,12 @@ def _gradient(name, forward, other, grad, shape, geometry):
 
 
 def _output_shape(images, kernel, geometry):
-    strides, pads, dilation, _ = geometry
+    strides, pads, dilation, groups = geometry
+    if images.shape[-1] != kernel.shape[2] * groups or kernel.shape[3] % groups:
+        raise ValueError(
+            f'a kernel {kernel.shape} in {groups} groups for images with {images.shape[-1]} '
+            'channels: expected (h, w, channels / groups, a multiple of the groups)'
+        )
     size = output_size(images, kernel.shape[:2], strides, pads, dilation)
     return (len(images), *size, kernel.shape[-1])
 

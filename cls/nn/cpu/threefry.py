@@ -1,7 +1,8 @@
 """JAX's usual random numbers, by the extension. Only for programs for one CPU device.
 
 In XLA's programs for CPUs each draw is a loop, and networks that draw for each path have hundreds.
-The numbers are the same to the bit.
+The numbers are the same to the bit. `jax.random.poisson`, that takes no generator but JAX's, is the
+exception: it refuses these keys.
 """
 
 from typing import Any
@@ -29,7 +30,8 @@ def _draw(key, shape, both):
 
 def _random_bits(key, bit_width, shape):
     if bit_width == 64:
-        raise NotImplementedError('random numbers of 64 bits')
+        high, low = jnp.moveaxis(_draw(key, (*shape, 2), True).astype(jnp.uint64), -1, 0)
+        return high << 32 | low
     return _draw(key, shape, False).astype(f'uint{bit_width}')
 
 
