@@ -13,6 +13,7 @@ import collections
 import contextlib
 import contextvars
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,9 @@ def marked() -> Iterator[None]:
 def scale_and_shift(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
     """Returns x * factor + shift, of the type of x (..., C), for factor (C,) and shift (C,)."""
     return (x * factor + shift).astype(x.dtype)
+
+
+SCALE_AND_SHIFT: str = getattr(scale_and_shift, '__name__')  # noqa: B009  jit keeps it
 
 
 def folded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,15 +133,41 @@ def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
     before = next(filter(None, map(pending, reversed(eqn.invars))), None)
     if before is None or before.activation:
         return None
-    if name == 'scale_and_shift':
-        return _scaled(before, *map(read, eqn.invars[1:])) if before.added is None else None
-    if name in native.ACTIVATIONS and before.bias is not None:
+    if any(x.aval.dtype != jnp.float32 for x in (*eqn.invars, *eqn.outvars)):
+        return None
+    if is_scale_and_shift(eqn) and before.added is None and pending(eqn.invars[0]) is before:
+        return _scaled(before, *map(read, eqn.invars[1:]))
+    if name in native.ACTIVATIONS and before.bias is not None and _calls(eqn, name):
         return dataclasses.replace(before, activation=name)
     if eqn.primitive.name == 'add' and before.bias is not None and before.added is None:
         others = [x for x in eqn.invars if pending(x) is not before]
         if len(others) == 1 and others[0].aval.shape == eqn.outvars[0].aval.shape:
             return dataclasses.replace(before, added=read(others[0]))
     return None
+
+
+def is_scale_and_shift(eqn: Any) -> bool:
+    """Returns whether an equation of a program is a call of `scale_and_shift`."""
+    return eqn.params.get('name') == SCALE_AND_SHIFT and _calls(eqn, SCALE_AND_SHIFT)
+
+
+def _calls(eqn: Any, name: str) -> bool:
+    """Returns whether an equation computes a known function: a model may have its own `relu`."""
+    inner = eqn.params.get('call_jaxpr', eqn.params.get('jaxpr'))
+    arguments = tuple((x.aval.shape, x.aval.dtype) for x in eqn.invars)
+    return not getattr(inner, 'consts', ()) and str(inner) == _program(name, arguments)
+
+
+@functools.cache
+def _program(name: str, arguments: tuple[Any, ...]) -> str:
+    """Returns the program of a known function for arguments of (shape, type), as text."""
+    function: Any = scale_and_shift if name == SCALE_AND_SHIFT else getattr(jax.nn, name)
+    shapes = (jax.ShapeDtypeStruct(*argument) for argument in arguments)
+    try:
+        (eqn,) = jax.make_jaxpr(lambda *args: function(*args))(*shapes).eqns
+    except TypeError:  # another number of arguments
+        return ''
+    return str(eqn.params.get('call_jaxpr', eqn.params.get('jaxpr')))
 
 
 def _scaled(before: _Pending, factor: jax.Array, shift: jax.Array) -> _Pending:

@@ -112,15 +112,25 @@ memory::desc Kernel(Numbers shape, int64_t groups) {
   return memory::desc(dims, memory::data_type::f32, strides);
 }
 
+// max(x, 0). oneDNN's own makes a NaN 0, and a network with broken statistics would seem to work:
+// here the NaN is multiplied.
+void AppendRelu(dnnl::post_ops& ops) {
+  constexpr float kStep = std::numeric_limits<float>::max();
+  ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, kStep, 0.0f);  // x * clip(kStep * x, 0, 1)
+}
+
 dnnl::post_ops After(const Shapes& s) {
   dnnl::post_ops ops;
   if (s.adds) ops.append_binary(dnnl::algorithm::binary_add, Images(s.output));
   switch (s.activation) {
     case kRelu:
-      ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+      AppendRelu(ops);
       break;
-    case kRelu6:
-      ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0.0f, 6.0f);
+    case kRelu6:  // 6 - relu(6 - relu(x))
+      for (int i = 0; i < 2; ++i) {
+        AppendRelu(ops);
+        ops.append_eltwise(dnnl::algorithm::eltwise_linear, -1.0f, 6.0f);
+      }
       break;
     case kSwish:
       ops.append_eltwise(dnnl::algorithm::eltwise_swish, 1.0f, 0.0f);

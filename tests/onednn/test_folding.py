@@ -2,6 +2,7 @@
 
 import functools
 import math
+import types
 
 import flax.linen as nn
 import jax
@@ -108,3 +109,58 @@ def test_bfloat16_and_several_devices_are_not_folded(extension, monkeypatch):  #
     text = jax.jit(folding.folded(low.apply)).lower(stats, x).as_text()
     assert 'scale_and_shift' not in text
     jax.clear_caches()
+
+
+def _leaky(y):
+    return jnp.where(y > 0, y, 0.1 * y)
+
+
+def scaled_twice(x, factor, shift):
+    return 2 * x * factor + shift
+
+
+@pytest.mark.parametrize('name', ['relu', 'relu6', 'silu', 'hard_silu', 'scale_and_shift'])
+def test_functions_of_a_model_with_the_names_of_jax_keep_their_values(one_device, name):
+    """They are known by what they compute."""
+    function = scaled_twice if name == 'scale_and_shift' else _leaky
+    own = jax.jit(types.FunctionType(function.__code__, globals(), name))
+    more = (jnp.full(8, 0.5), jnp.ones(8)) if name == 'scale_and_shift' else ()
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return own(BatchNorm(train, name='bn')(Conv(8, 3, name='conv')(x)), *more)
+
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 9, 9, 4)), jnp.float32)
+    plain, folded, text = both(Own(), images)
+    np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)
+    assert 'custom_call_target="cls_conv_inference"' in text
+
+
+@pytest.mark.parametrize('kind', ['relu', 'relu6', 'silu', 'hard_silu'])
+@pytest.mark.parametrize('channels', [4, 16])
+def test_what_is_not_a_number_stays_so(one_device, kind, channels):
+    """A network with broken statistics must not seem to work."""
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return getattr(jax.nn, kind)(
+                BatchNorm(train, name='bn')(Conv(channels, 3, name='conv')(x))
+            )
+
+    layer, images = Layer(), jnp.ones((2, 12, 12, channels))
+    variables = variables_of(layer, images)
+    variables['batch_stats']['bn']['var'] = jnp.full(channels, jnp.nan).at[0].set(1.0)
+    folded = jit(folding.folded(functools.partial(layer.apply, train=False)))(variables, images)
+    assert not np.isnan(folded[..., 0]).any()
+    assert np.isnan(folded[..., 1:]).all()
+
+
+def test_narrow_variables_are_folded_in_float32(one_device):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 9, 9, 4)), jnp.float32)
+    net = Net()
+    narrow = jax.tree.map(lambda x: x.astype(jnp.float16), variables_of(net, images))
+    plain = functools.partial(net.apply, train=False)
+    folded = jit(folding.folded(plain))(narrow, images)
+    np.testing.assert_allclose(folded, jit(plain)(narrow, images), rtol=1e-4, atol=1e-4)

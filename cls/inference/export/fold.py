@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from cls.inference.export.graph import Node, Value
-from cls.nn import folding
-
-SCALE_AND_SHIFT: str = getattr(folding.scale_and_shift, '__name__')  # noqa: B009  jit keeps it
+from cls.nn.folding import SCALE_AND_SHIFT
 
 
 def scaled_and_shifted(x: Any, factor: Any, shift: Any) -> list[Any]:

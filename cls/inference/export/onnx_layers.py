@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cls.errors import UserError
-from cls.inference.export.fold import SCALE_AND_SHIFT
 from cls.inference.export.graph import Node, Value
 from cls.inference.export.onnx_builder import as_tensor, plain
 from cls.inference.export.onnx_writer import Writer, elementwise, kept, scalar
+from cls.nn.folding import SCALE_AND_SHIFT
 
 
 def _bias(write: Writer, out: Value, channels: int) -> tuple[np.ndarray | None, Value]:

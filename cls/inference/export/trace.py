@@ -19,10 +19,11 @@ from jax.extend import core
 
 from cls.errors import UserError
 from cls.inference.export.constants import bound, computed
-from cls.inference.export.fold import SCALE_AND_SHIFT, folded, scaled_and_shifted
+from cls.inference.export.fold import folded, scaled_and_shifted
 from cls.inference.export.graph import Graph, Node, Operand, Value
 from cls.nn import folding
 from cls.nn.cpu.lowering import portable
+from cls.nn.folding import SCALE_AND_SHIFT
 
 _MAX_UNROLLED = 400  # iterations of a loop
 
@@ -86,7 +87,7 @@ class _Flat:
         name, params = eqn.primitive.name, eqn.params
         known = all(isinstance(x, np.ndarray) for x in inputs)
         fixed = all(_is_static(x.aval.shape) for x in eqn.outvars)
-        if params.get('name') == SCALE_AND_SHIFT and not known:
+        if folding.is_scale_and_shift(eqn) and not known:
             return [self.add(SCALE_AND_SHIFT, inputs, eqn.outvars, {}, scaled_and_shifted)]
         if name == 'cond' and isinstance(inputs[0], np.ndarray):
             branch = params['branches'][int(np.clip(inputs[0], 0, len(params['branches']) - 1))]
