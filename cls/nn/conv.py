@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from cls.nn import expansion, folding, init
 from cls.nn.cpu import conv as cpu
 from cls.nn.cpu.lowering import is_portable, xla_conv
+from cls.nn.cpu.windows import cropped
 from cls.nn.padding import Padding, Size, explicit_padding, pair
 
 
@@ -73,12 +74,14 @@ def conv(
       images: (N, H, W, I).
       kernel: (h, w, I / groups, O), of the same type.
       strides: one number, or (height, width).
-      padding: the convention, see `cls.nn.padding`.
+      padding: the convention, see `cls.nn.padding`; negative numbers of pixels crop.
       groups: groups of channels that are convolved separately; I for a depthwise convolution.
       dilation: distance in pixels between neighboring taps of the kernel, as `strides`.
     """
     strides, dilation = pair(strides), pair(dilation)
     pads = explicit_padding(padding, images.shape[1:3], kernel.shape[:2], strides, dilation)
+    if min(*pads[0], *pads[1]) < 0:  # XLA's gradients of such kernels are wrong on CPU
+        images, pads = cropped(images, pads)
     if init.only_shapes() or is_portable():
         return xla_conv(images, kernel, strides, pads, dilation, groups)
     out = cpu.conv(images, kernel, strides, pads, dilation, groups)

@@ -1,5 +1,6 @@
 """Convolution against XLA's own, with paddings computed here."""
 
+import contextlib
 import itertools
 
 import jax
@@ -10,6 +11,8 @@ from compiling import jit
 from jax import lax
 
 from cls.nn.conv import Conv, conv
+from cls.nn.cpu import compact
+from cls.nn.pool import avg_pool, max_pool
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 RNG = np.random.default_rng(0)
@@ -221,3 +224,37 @@ def test_module_parameters_and_bias():
     plain = jit(lambda x, k: reference(x, k, pads, (2, 1), 1, 2))(images, params['kernel'])
     close(out, plain + np.arange(6.0), tolerance=0.02)
     assert 'bias' not in jax.eval_shape(Conv(6).init, jax.random.key(0), images)['params']
+
+
+@pytest.mark.parametrize('groups', [1, 2, 4])
+@pytest.mark.parametrize('window', [1, 3])
+def test_negative_padding_crops(groups, window):
+    """XLA's own gradients of the kernel are wrong on CPU."""
+    images, kernel = normal(2, 9, 8, 4), normal(window, window, 4 // groups, 8)
+
+    def ours(x, w):
+        return jnp.sum(jnp.sin(conv(x, w, padding=((-2, 1), (0, -3)), groups=groups)))
+
+    def cropped(x, w):
+        pads = ((0, 1), (0, 0))
+        return jnp.sum(jnp.sin(reference(x[:, 2:, :-3], w, pads, 1, 1, groups)))
+
+    value = jit(jax.value_and_grad(ours, (0, 1)))(images, kernel)
+    close(value, jit(jax.value_and_grad(cropped, (0, 1)))(images, kernel))
+
+
+@pytest.mark.parametrize('groups', [1, 2, 4])
+@pytest.mark.parametrize('shape', [(0, 5, 5, 4), (2, 1, 1, 4), (2, 0, 5, 4)])
+@pytest.mark.parametrize('few', [False, True])
+def test_results_without_elements_are_xlas(groups, shape, few):
+    """Of an empty batch, and of windows larger than the images."""
+    images, kernel = jnp.ones(shape), normal(3, 3, 4 // groups, 8)
+    with compact.few_operations() if few else contextlib.nullcontext():
+        out = conv(images, kernel, padding='VALID', groups=groups)
+        pools = [max_pool(images, 3, 2), avg_pool(images, 3, 2)]
+    expected = reference(images, kernel, ((0, 0), (0, 0)), 1, 1, groups)
+    assert out.shape == expected.shape
+    assert out.size == 0
+    assert [x.shape for x in pools] == [
+        (shape[0], *(max(n - 1, 0) // 2 for n in shape[1:3]), 4)
+    ] * 2

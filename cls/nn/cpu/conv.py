@@ -50,6 +50,8 @@ def conv(
     """
     channels, window = images.shape[-1], kernel.shape[:2]
     size = output_size(images, window, strides, pads, dilation)
+    if 0 in (images.size, kernel.size, *size):
+        return xla_conv(images, kernel, strides, pads, dilation, groups)
     depthwise = groups == channels == kernel.shape[-1] and channels > 1
     small = groups == 1 and (size[0] < window[0] or size[1] < window[1])
     if (depthwise or small) and compact.fits(images.shape[1:3], size):

@@ -34,6 +34,8 @@ def max_pool(
       strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
     """
+    if 0 in (images.size, *output_size(images, window, strides, pads, (1, 1))):
+        return xla_max_pool(images, window, strides, pads)
     return _max_pool_jitted(images, window, strides, pads)
 
 
@@ -45,6 +47,8 @@ def sum_pool(
     Within `compact.few_operations`, small images take that form, on every platform.
     """
     size = output_size(images, window, strides, pads, (1, 1))
+    if 0 in (images.size, *size):
+        return xla_sum_pool(images, window, strides, pads)
     if compact.fits(images.shape[1:3], size):
         return compact.sum_pool(images, tuple(size), window, strides, pads)
     return _sum_pool_jitted(images, window, strides, pads)

@@ -18,9 +18,12 @@ Pads = tuple[Pair, Pair]
 def output_size(
     images: jax.Array, window: Sequence[int], strides: Pair, pads: Pads, dilation: Pair
 ) -> list[int]:
-    """Returns the height and width of a convolution or pool of (N, H, W, C) images."""
+    """Returns the height and width of a convolution or pool of (N, H, W, C) images.
+
+    0 where the window is larger than the padded images, as in XLA.
+    """
     axes = zip(images.shape[1:3], window, strides, pads, dilation, strict=True)
-    return [(n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, k, s, pad, d in axes]
+    return [max((n + sum(pad) - d * (k - 1) - 1) // s + 1, 0) for n, k, s, pad, d in axes]
 
 
 def pad_images(
@@ -32,6 +35,13 @@ def pad_images(
     """
     config = ((0, 0, 0), (*pads[0], interior[0]), (*pads[1], interior[1]), (0, 0, 0))
     return lax.pad(images, jnp.asarray(value, images.dtype), config)
+
+
+def cropped(images: jax.Array, pads: Pads) -> tuple[jax.Array, Pads]:
+    """Returns images without the pixels that negative pads crop, and the remaining pads."""
+    negative = [(min(low, 0), min(high, 0)) for low, high in pads]
+    rows, columns = ((max(low, 0), max(high, 0)) for low, high in pads)
+    return pad_images(images, (negative[0], negative[1])), (rows, columns)
 
 
 def take_window(
