@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from cls.storage.cache import cache_dir
 SOURCE = Path(__file__).with_name('extension.cc')  # includes the others
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
+_DIGEST = hashlib.sha256
+_SIZE = _DIGEST().digest_size
 
 
 def installed(package: str, ending: str) -> Path | None:
@@ -39,16 +42,29 @@ def target() -> Path:
     files = sorted(file for file in SOURCE.parent.iterdir() if file.suffix in ('.cc', '.h'))
     texts = [(file.name, file.read_text()) for file in files]
     key = hashlib.sha256(repr([*texts, *versions]).encode()).hexdigest()
-    return cache_dir() / f'onednn-{key[:16]}.so'
+    return cache_dir().resolve() / f'onednn-{key[:16]}.so'
+
+
+def is_whole(path: Path) -> bool:
+    """Returns whether a file is an extension as `build` wrote it, False if there is none.
+
+    The last bytes of the file are the digest of those before: to load a shortened library can kill
+    the process. Raises OSError for a file that cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return _DIGEST(content[:-_SIZE]).digest() == content[-_SIZE:]
 
 
 def build() -> Path:
-    """Compiles the extension unless the cache has it, and returns its path.
+    """Compiles the extension unless the cache has it whole, and returns its path.
 
     Raises UserError without the packages or without g++, and if the compiler fails.
     """
     path = target()
-    if path.exists():
+    if is_whole(path):
         return path
     library, header = installed(PACKAGES[0], LIBRARY), installed(PACKAGES[1], HEADER)
     if library is None or header is None:
@@ -56,23 +72,36 @@ def build() -> Path:
             f'the packages {" and ".join(PACKAGES)} are not installed (Linux on x86-64 has them): '
             "pip install 'cls[onednn]'"
         )
-    compiler = os.environ.get('CXX') or shutil.which('g++')
-    if compiler is None:
+    compiler = shlex.split(os.environ.get('CXX', '')) or [shutil.which('g++') or '']
+    if not compiler[0]:
         raise UserError('there is no g++: install it, or set CXX to a C++ compiler.')
     include = header.parents[2]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, '-std=c++17', '-O2', '-fopenmp', '-fPIC', '-shared', '-w']
+        command = [*compiler, '-std=c++17', '-O2', '-fopenmp', '-fPIC', '-shared', '-w']
         command += [str(SOURCE)]
         command += [f'-I{include}', f'-I{jax.ffi.include_dir()}', str(library), '-o', str(made)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except OSError as error:
-            raise UserError(f'{compiler} cannot be run: {error.strerror}.') from error
-        except subprocess.CalledProcessError as error:
-            raise UserError(
-                f'{compiler} failed ({" ".join(command)}):\n{error.stderr.strip()}'
-            ) from error
+        _compile(command, path.with_suffix('.log'))
+        if not made.is_file():
+            raise UserError(f'{shlex.join(compiler)} made no file: set CXX to a C++ compiler.')
+        with made.open('r+b') as file:
+            file.write(_DIGEST(file.read()).digest())
+            file.flush()
+            os.fsync(file.fileno())  # before the file has its name
         made.replace(path)
     return path
+
+
+def _compile(command: list[str], log: Path) -> None:
+    """Runs a compiler. Raises UserError with its first error; the others are in the log."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors='replace')
+    except OSError as error:
+        raise UserError(f'{command[0]} cannot be run: {error.strerror}.') from error
+    if not done.returncode:
+        return
+    log.write_text(f'{shlex.join(command)}\n{done.stderr}', errors='replace')
+    lines = done.stderr.splitlines() or [f'code {done.returncode}, without a message']
+    first = next((line for line in lines if 'error' in line), lines[0])
+    raise UserError(f'{command[0]} failed: {first.strip()[:300]} ({log} has all of it).')

@@ -25,36 +25,41 @@ def load() -> str:
     Programs traced from then on call it, see `cls.nn.cpu.native`. A file that cannot be loaded
     is one warning.
     """
-    path, library = build.target(), build.installed(build.PACKAGES[0], build.LIBRARY)
-    if library is None or not path.exists():
-        return ''
-    try:
-        version = _registered(str(library), str(path))
-    except OSError as error:
-        log.warning('the extension %s cannot be loaded, XLA computes: %s.', path, error)
-        return ''
+    if not _loaded:
+        path = build.target()
+        try:
+            library = build.installed(build.PACKAGES[0], build.LIBRARY)
+            if library is None or not path.exists():
+                return ''
+            if not build.is_whole(path):
+                log.warning(
+                    'the extension %s is damaged, XLA computes: run cls build-onednn again.', path
+                )
+                return ''
+            _loaded.append((_registered(str(library), str(path)), str(path)))
+        except (OSError, AttributeError) as error:
+            log.warning('the extension %s cannot be loaded, XLA computes: %s.', path, error)
+            return ''
     native.enable()
-    return version
+    return _loaded[0][0]
 
 
 def registered() -> str:
     """Returns the file of the extension that is registered in this process, '' if none is."""
-    return str(build.target()) if _versions else ''
+    return _loaded[0][1] if _loaded else ''
 
 
-_versions: list[str] = []  # of the extension that is registered; a process can register only one
+_loaded: list[tuple[str, str]] = []  # version of oneDNN and file; a process registers only one
 
 
 def _registered(library: str, path: str) -> str:
-    """Registers the functions of the extension, once; returns the version of oneDNN."""
-    if not _versions:
-        # The threads of OpenMP sleep between convolutions: XLA's own need the cores.
-        os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-        ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
-        extension = ctypes.CDLL(path)
-        for name in FUNCTIONS:
-            capsule = jax.ffi.pycapsule(getattr(extension, name))
-            jax.ffi.register_ffi_target(name, capsule, platform='cpu')
-        extension.cls_onednn_version.restype = ctypes.c_char_p
-        _versions.append(extension.cls_onednn_version().decode())
-    return _versions[0]
+    """Registers the functions of the extension; returns the version of oneDNN."""
+    # The threads of OpenMP sleep between convolutions: XLA's own need the cores.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+    extension = ctypes.CDLL(path)
+    for name in FUNCTIONS:
+        capsule = jax.ffi.pycapsule(getattr(extension, name))
+        jax.ffi.register_ffi_target(name, capsule, platform='cpu')
+    extension.cls_onednn_version.restype = ctypes.c_char_p
+    return extension.cls_onednn_version().decode()
