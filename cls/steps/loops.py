@@ -12,9 +12,11 @@ the program. So networks need no code for this, and names of parameters and rand
 
 import collections
 import dataclasses
+import functools
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -118,9 +120,9 @@ class _Shape:
 def _plain(param: Any) -> Any:
     """Returns a parameter of an operation in a form that is equal for equal operations.
 
-    Programs inside are compared as text, without the addresses of functions. The rule of a
-    derivative is a new function in each call: it is named by the place of its definition, and its
-    forward program is another parameter.
+    Programs inside are compared as text, without the addresses of functions, and by the rules of
+    the derivatives in them. A rule is a new function in each call: it is compared by its code and
+    by all that it refers to.
     """
     if isinstance(param, dict):
         return tuple((name, _plain(value)) for name, value in sorted(param.items()))
@@ -129,10 +131,73 @@ def _plain(param: Any) -> Any:
     if isinstance(param, core.ClosedJaxpr):
         return _plain(param.jaxpr), tuple(map(id, param.consts))
     if isinstance(param, core.Jaxpr):
-        return _ADDRESS.sub('', str(param))
-    if described := getattr(param, 'debug_info', None):
-        return described.func_src_info
+        return _ADDRESS.sub('', str(param)), tuple(_rules(param))
+    if hasattr(param, 'debug_info'):
+        return _described(param, [])
     return getattr(param, '__qualname__', param)
+
+
+def _rules(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """Yields the rules of derivatives in a program, in the form of `_plain`."""
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            inner = getattr(value, 'jaxpr', value)
+            if isinstance(inner, core.Jaxpr):
+                yield from _rules(inner)
+            elif hasattr(value, 'debug_info'):
+                yield _described(value, [])
+
+
+# Of JAX, new in each call: they have no numbers.
+_BOOKKEEPING = ('Store', 'EqualStore', 'InitialResultPaths', 'DynamicJaxprTrace', 'object')
+_SIMPLE = (int, float, complex, str, bytes, np.generic, np.dtype, type, type(None), types.CodeType)
+
+
+def _described(x: Any, above: list[Any]) -> Any:
+    """Returns a function as its code and what it refers to, or a value that it refers to.
+
+    Arrays and unknown objects are equal to themselves alone.
+
+    Args:
+      x: the function or value.
+      above: what refers to it; a function may refer to itself.
+    """
+    if isinstance(x, _SIMPLE):
+        return type(x).__name__, repr(x) if isinstance(x, float | complex) else x
+    if any(x is other for other in above):
+        return 'above', len(above) - next(i for i, other in enumerate(above) if other is x)
+
+    def parts(*values: Any) -> Any:
+        return tuple(_described(value, [*above, x]) for value in values)
+
+    if isinstance(x, list | tuple):
+        return type(x).__name__, parts(*x)
+    if isinstance(x, dict):
+        return 'dict', parts(*x, *x.values())
+    if isinstance(x, functools.partial):
+        return 'partial', parts(x.func, x.args, x.keywords)
+    if isinstance(x, types.FunctionType):
+        cells = [cell.cell_contents for cell in x.__closure__ or () if _is_filled(cell)]
+        return 'function', parts(x.__code__, cells, x.__defaults__, x.__kwdefaults__)
+    if isinstance(x, types.MethodType):
+        return 'method', parts(x.__func__, x.__self__)
+    if hasattr(x, 'transforms'):  # a function on which JAX puts its own
+        return 'transformed', parts(x.f, x.transforms)
+    if hasattr(x, '__wrapped__'):  # jitted
+        return 'wrapped', parts(x.__wrapped__)
+    if type(x).__name__ in ('Hashable', 'Unhashable'):  # around a static argument
+        return 'static', parts(x.val)
+    if type(x).__name__ in ('ShapedArray', 'PyTreeDef'):
+        return type(x).__name__, str(x)
+    return type(x).__name__, None if type(x).__name__ in _BOOKKEEPING else id(x)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -174,3 +174,45 @@ def test_programs_for_other_platforms_have_the_plain_gradients():
     )
     for operation in ('convolution', 'transpose', 'reverse'):
         assert ours.count(f'stablehlo.{operation}') == plain.count(f'stablehlo.{operation}')
+
+
+@pytest.mark.parametrize('rule', ['backward', 'forward', 'in a jitted function'])
+def test_blocks_whose_derivatives_differ_in_a_number_are_not_a_loop(monkeypatch, rule):
+    monkeypatch.setattr(loops, 'MIN_BLOCKS', 3)
+
+    def scaled(factor):
+        @jax.custom_vjp
+        def same(x):
+            return 1.0 * x
+
+        kept = factor if rule == 'forward' else 1.0
+        used = 1.0 if rule == 'forward' else factor
+        same.defvjp(lambda x: (1.0 * x, kept), lambda kept, grad: (kept * used * grad,))
+        return jax.jit(same) if rule == 'in a jitted function' else same
+
+    class Blocks(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            x = images
+            for i in range(4):
+                x = Scaled(name=f'block{i}')(x, scaled((i + 1) / 4))
+            return x.mean((1, 2))
+
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x, function):
+            return nn.relu(function(Conv(3, 3, name='conv')(x)))
+
+    model, variables, images = start(Blocks)
+
+    def gradient(apply):
+        def loss(params):
+            arguments = variables | {'params': params}
+            return jnp.sum(jnp.square(apply(arguments)[0]))
+
+        return jit(jax.grad(loss))(variables['params'])
+
+    ours = gradient(lambda v: loops.apply(model, v, images, mutable=COLLECTIONS))
+    plain = gradient(lambda v: model.apply(v, images, train=True, mutable=COLLECTIONS))
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
