@@ -192,16 +192,18 @@ class Tally:
         with np.errstate(divide='ignore'):  # a probability of 0 is a loss of infinity
             self._loss.add(-np.log(outcomes['own']))
         confidence, guess = outcomes['confidence'], outcomes['guess']
-        gaps = (guess == labels) - confidence
-        with np.errstate(invalid='ignore'):  # NaN is in the first bin
-            bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        known = ~np.isnan(confidence)
+        right = known & (guess == labels)
+        gaps = right - confidence
+        # Not a number is in the first bin.
+        bins = np.clip(np.ceil(np.nan_to_num(confidence) * BINS).astype(int) - 1, 0, BINS - 1)
         for number in np.unique(bins).tolist():
             self._gaps[number].add(gaps[bins == number])
         np.add.at(self._in_bins, bins, 1)
-        np.add.at(self._hits_of_bins, bins, guess == labels)
-        self._pairs.add(labels.astype(np.int64) * self.classes + guess)
+        np.add.at(self._hits_of_bins, bins, right)
+        self._pairs.add((labels.astype(np.int64) * self.classes + guess)[known])
         self._mistakes = _most_confident(
-            np.concatenate([self._mistakes, outcomes[guess != labels]]), MISTAKES
+            np.concatenate([self._mistakes, outcomes[~right]]), MISTAKES
         )
 
     def scalars(self) -> dict[str, float | int]:
@@ -299,7 +301,8 @@ class Tally:
         """Returns the entries of the confusion matrix that are not 0, row by row.
 
         They are (class (M,), prediction (M,), images (M,)). The prediction is the class of the
-        largest probability, the first of equal ones.
+        largest probability, the first of equal ones. An image with a probability that is not a
+        number has no prediction.
         """
         pairs, counts = self._pairs.counted()
         return pairs // self.classes, pairs % self.classes, counts

@@ -370,3 +370,18 @@ def test_imagenets_classes_have_their_words(tmp_path):
     first, second = csv.DictReader((tmp_path / 'p.csv').open())
     assert (first['label'], first['label_name']) == ('n01440764', 'tench')
     assert (second['class1'], second['name1']) == ('n03126707', 'crane (machine)')
+
+
+def test_a_probability_that_is_not_a_number_is_no_prediction():
+    tally = metrics.Tally(3)
+    probabilities = np.array([[np.nan] * 3, [0.2, 0.3, 0.5]])
+    predictions = metrics.Predictions(probabilities, np.array([0, 2]), np.arange(2))
+    tally.add(metrics.outcomes(predictions))
+    with_image, without = tally.per_class()
+    assert (with_image['top1'], with_image['recall'], with_image['predicted']) == (0, 0, 0)
+    assert (without['top1'], without['recall'], without['precision']) == (100, 100, 100)
+    first, last = tally.calibration()
+    assert (first['above'], first['images'], first['accuracy']) == (0, 1, 0)
+    assert (last['images'], last['accuracy']) == (1, 100)
+    assert [x.tolist() for x in tally.confusion()] == [[2], [2], [1]]
+    assert tally.mistakes()['index'].tolist() == [0]
