@@ -73,17 +73,18 @@ def convert(
     problems = _problems(state_dict, wanted, named)
     if problems:
         raise UserError('the weights do not fit the model: ' + '; '.join(problems))
-    filled = {
-        path: np.array(
-            _to_flax(path, state_dict[name], wanted[path]), wanted[path].dtype, order='C'
-        )
-        for path, name in named.items()
-    }
+    with np.errstate(over='ignore'):  # infinity is refused below
+        filled = {
+            path: np.array(
+                _to_flax(path, state_dict[name], wanted[path]), wanted[path].dtype, order='C'
+            )
+            for path, name in named.items()
+        }
     if useless := [named[path] for path, value in filled.items() if not _usable(path, value)]:
         raise UserError(
             f'tensors of {len(named)} with NaN, infinity or a variance below 0: '
-            f'{some(sorted(useless))}; their training diverged, or the file is damaged: take '
-            'another checkpoint'
+            f'{some(sorted(useless))}; their training diverged, the file is damaged, or they do '
+            'not fit into float32: take another checkpoint'
         )
     return traverse_util.unflatten_dict(filled)
 
