@@ -122,10 +122,10 @@ def write(model: Model, args: Any, form: str) -> int:
       form: one of FORMATS, as `check` returns it.
     """
     layer = args.layer or 'pre_logits'
-    if args.embed and layer not in model.feature_shapes():
-        raise UserError(
-            f'--layer is {layer!r}: expected one of {", ".join(model.feature_shapes())}.'
-        )
+    if args.embed and layer not in (layers := model.feature_shapes()):
+        if not layers:
+            raise UserError('the network sows no features: leave --embed out.')
+        raise UserError(f'--layer is {layer!r}: expected one of {", ".join(layers)}.')
     model.batch = args.batch or model.batch
     each = inputs.expand(args.images, model.classes)
     for flag in ('output', 'embed'):
