@@ -34,7 +34,7 @@ from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
-_MOST_PENDING = 64  # calls whose metrics stay on the devices
+MOST_PENDING = 64  # calls whose metrics stay on the devices
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 HistogramStep = Callable[[TrainState, Any], Any]
@@ -120,6 +120,7 @@ class Trainer:
         self.preemption.guard(True)
         step = self._last_saved = int(state.step)
         self._scale = plateau.scale(state.opt_state)
+        self._before_plateau: tuple[int, Any] = (-1, None)  # the step of an evaluation, state
         histogram_step = functools.cache(self._histogram_step)
         pace = Pace(batches.most, lambda: time.perf_counter() - self._idle_seconds())
 
@@ -152,7 +153,7 @@ class Trainer:
                         pace.completed(step - fed.count)
                 # Logged while the devices compute the next steps, unless something else is due.
                 self._log(pending, step - fed.count)
-                if len(pending) > _MOST_PENDING:  # an event comes late: free the devices' memory
+                if len(pending) > MOST_PENDING:  # an event comes late: free the devices' memory
                     self._fetch(pending, step - fed.count)
                 if self._wait_at(step):
                     self._log(pending, step)
@@ -364,6 +365,7 @@ class Trainer:
                 f'learning rate is {float(after.scale):.3g} times that of the schedule'
             )
         self._scale = float(after.scale)
+        self._before_plateau = step, before
         old = {name: getattr(before, name) for name in ('scale', 'best', 'bad')}
         new = {name: getattr(after, name) for name in old}
         placed = meshes.put(new, jax.tree.map(lambda x: x.sharding, old))
@@ -387,6 +389,9 @@ class Trainer:
         if self.broken or self.checkpoints.failed or jax.process_count() > 1:
             return
         with contextlib.suppress(Exception):  # the first error is reported
+            observed, before = self._before_plateau
+            if before is not None and observed == step:  # a run that continues evaluates again
+                state = state.replace(opt_state=plateau.replaced(state.opt_state, before))
             self._save(state, step, data_state, pending)
             self.checkpoints.wait()
             self.progress.note(f'saved at step {step}')

@@ -207,7 +207,7 @@ def test_few_metrics_wait_on_the_devices_and_the_logs_are_the_same(whole, tmp_pa
     run(tmp_path / 'many', held=False)
     assert max(waiting) > 5
     waiting.clear()
-    monkeypatch.setattr('cls.trainer._MOST_PENDING', 4)
+    monkeypatch.setattr('cls.trainer.MOST_PENDING', 4)
     run(tmp_path / 'few', held=False)
     assert max(waiting) == 5
     assert_same(whole[0], tmp_path / 'few')

@@ -45,7 +45,7 @@ from cls.steps.resident import make_resident_steps
 from cls.steps.schedule import PLATEAU
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_train_step
-from cls.trainer import Steps, Trainer, lazy_jit
+from cls.trainer import MOST_PENDING, Steps, Trainer, lazy_jit
 
 PROG = 'python -m cls.experiments.together'
 
@@ -71,6 +71,8 @@ class Lane(Trainer):
         """Logs the metrics of `count` steps from `step` on."""
         self.pending.append((step + 1, count, metrics))
         self._log(self.pending, step + count)
+        if len(self.pending) > MOST_PENDING:
+            self._fetch(self.pending, step + count)
 
     def assess(self, state: TrainState, step: int, data_state: Any) -> None:
         """Evaluates, and keeps the checkpoint if it is the best."""
@@ -78,8 +80,9 @@ class Lane(Trainer):
             self._choose(state, step, data_state, self.pending)
 
     def save(self, state: TrainState, step: int, data_state: Any) -> None:
-        """Saves a checkpoint."""
-        self._save(state, step, data_state, self.pending)
+        """Saves a checkpoint, unless an evaluation has saved this step as the best."""
+        if self._last_saved < step:
+            self._save(state, step, data_state, self.pending)
 
 
 class Threads:

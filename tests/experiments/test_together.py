@@ -1,6 +1,7 @@
 """Seeds that are trained together: the run folders are those of separate runs."""
 
 import json
+import signal
 
 import jax
 import numpy as np
@@ -139,6 +140,24 @@ def test_a_seed_that_fails_ends_alone(recipe, tmp_path, monkeypatch):
     assert list(failures) == [5]
     assert 'loss not finite at step 3' in failures[5]
     assert [bool(runs.read(folders[seed]).result) for seed in SEEDS] == [True, False]
+
+
+def test_a_stop_during_an_evaluation_leaves_the_best_checkpoint(recipe, tmp_path, monkeypatch):
+    """The step that an evaluation has saved as the best is not saved again at the end."""
+    assess = together.Lane.assess
+
+    def stopped(self, state, step, data_state):
+        assess(self, state, step, data_state)
+        if self.setup.seed == SEEDS[1]:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(together.Lane, 'assess', stopped)
+    folders = {seed: tmp_path / str(seed) for seed in SEEDS}
+    together.job(load(recipe, *HELD.items()), folders, stacked=False)
+    for folder in folders.values():
+        saved = {file.name for file in (folder / 'checkpoints').iterdir()}
+        assert {'4', 'best.json'} <= saved
+        assert 'damaged' not in saved
 
 
 @pytest.mark.sweep

@@ -9,6 +9,7 @@ import optax
 import pytest
 import tiny
 
+from cls import feed
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.run.checkpoint import Checkpoints
@@ -88,3 +89,34 @@ def test_the_rate_falls_after_evaluations_and_a_resumed_run_is_the_same(tmp_path
 def test_a_plateau_that_cannot_be_seen_is_refused(field, value, message):
     with pytest.raises(UserError, match=message):
         set_up(configs.load('resnet', (*FIELDS, (field, value))), jax.devices()[:1])
+
+
+@pytest.mark.usefixtures('quick_programs')
+def test_a_run_that_a_broken_image_ended_after_an_evaluation_continues_the_same(
+    tmp_path, monkeypatch
+):
+    """The checkpoint of that step has the state before the evaluation, which is repeated."""
+    setup, failing = tiny.setup(*FIELDS), tmp_path / 'failing'
+    fit(setup, tmp_path / 'straight')
+    taken = feed.Resident.take
+
+    def take(self, most):
+        fed = taken(self, most)
+        if fed.data['step'] > 6:
+            raise UserError('a broken image')
+        return fed
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='a broken image'):
+        patch.setattr(feed.Resident, 'take', take)
+        fit(setup, failing)
+    assert (failing / 'checkpoints' / '6').is_dir()
+    fit(setup, failing)
+    lines = [
+        [
+            (line['step'], line['learning_rate'])
+            for line in map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
+            if 'learning_rate' in line
+        ]
+        for folder in (tmp_path / 'straight', failing)
+    ]
+    assert lines[0] == lines[1]
