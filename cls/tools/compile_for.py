@@ -39,9 +39,11 @@ bounds      the time of the step's operations, bytes and collectives, each at th
             slowest of them. The network between several slices is left out. MFU is the model's own
             operations (three times the forward multiply-adds, two each) over the operations that
             the chips could do in the same time.
-estimate    the sum of the cycles that the TPU's compiler expects for the kernels.
+estimate    the sum of the cycles that the TPU's compiler expects for the kernels; the bound of the
+            collectives if that is more.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -62,6 +64,7 @@ from cls.programs import compile_train_step
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps.phases import Phase
+from cls.tools import markdown
 from cls.tools.tpu import against, pods, slices
 from cls.tools.tpu.costs import Memory, Moved, Sent, costs, too_large
 from cls.tools.tpu.slices import GIB, Chip
@@ -142,8 +145,15 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     fields = [argument for argument in arguments if argument.startswith('--config.')]
     args = parser(prog).parse_args([a for a in arguments if a not in fields])
     if args.all or args.write:
-        if args.topology or args.config or args.against or fields:
-            raise UserError('--all and --write take no --topology, --config and --against.')
+        alone = args.topology or args.config or args.against or args.json or fields
+        if alone or args.slices != 1:
+            raise UserError(
+                '--all and --write take no --topology, --slices, --config, --against and --json.'
+            )
+        if args.quick and not args.all:
+            raise UserError('--write alone compiles nothing: expected no --quick.')
+        if args.write:  # before hours of work
+            markdown.check(args.write, pods.BEGIN)
         complete = pods.compile_all(args.all, args.quick) if args.all else True
         if args.write:
             pods.write(args.write)
@@ -158,12 +168,14 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     other = against.read(args.against) if args.against else None
     if args.quick:
         jax.config.update('jax_optimization_level', 'O0')
-    setup = prepared(config, slices.devices(wanted))
+    with contextlib.redirect_stdout(sys.stderr):  # data may have something to say
+        setup = prepared(config, slices.devices(wanted))
+    lowered = None if other is None else baseline_step(setup, other)
     report = report_of(setup)
     chip = slices.CHIPS[wanted.chip]
     if not args.json:  # before the other step is compiled, which can take an hour
         print(f'{args.config} on {wanted}\n{text(report, chip)}', flush=True)
-    baseline = baseline_of(setup, other) if other else None
+    baseline = baseline_of(setup, lowered) if lowered else None
     if args.json:
         values = to_json(report, chip)
         print(json.dumps(values | ({'against': dataclasses.asdict(baseline)} if baseline else {})))
@@ -208,19 +220,35 @@ def report_of(setup: Setup) -> Report:
     )
 
 
-def baseline_of(setup: Setup, other: against.Lower | str) -> Baseline:
-    """Returns the costs of another step on the same chips, images and pixels.
+def baseline_step(setup: Setup, other: against.Lower | str) -> jax.stages.Lowered | str:
+    """Returns another step for the same chips, images and pixels, or LINEN.
+
+    Raises UserError if a file's function returns anything else.
 
     Args:
       setup: the setup of our step.
       other: makes the other step; LINEN for ours with the layers of flax.linen.
     """
     if isinstance(other, str):
+        return other
+    try:
+        lowered: Any = other(list(setup.mesh.devices.flat), setup.batch, largest_phase(setup).size)
+    except Exception as error:
+        raise UserError(f'--against: lower(): {type(error).__name__}: {error}') from error
+    if not isinstance(lowered, jax.stages.Lowered):
+        raise UserError(
+            f'--against: lower() returned {type(lowered).__name__}: expected jax.stages.Lowered.'
+        )
+    return lowered
+
+
+def baseline_of(setup: Setup, other: jax.stages.Lowered | str) -> Baseline:
+    """Returns the costs of another step, see `baseline_step`."""
+    if isinstance(other, str):
         with against.linen():
             measured = compiled_costs(lambda: _compile(setup), setup.recipe.accumulate)
     else:
-        lowered = other(list(setup.mesh.devices.flat), setup.batch, largest_phase(setup).size)
-        measured = compiled_costs(lowered.compile)
+        measured = compiled_costs(other.compile)
     fields = {field.name for field in dataclasses.fields(Baseline)}
     return Baseline(**{name: value for name, value in measured.items() if name in fields})
 
@@ -323,7 +351,7 @@ def comparison(report: Report, baseline: Baseline, name: str) -> str:
         usage = f'{baseline.memory.needed / GIB:.2f} GiB'
         return f'{"against":12}{name}: {usage}{"" if baseline.fits else ": DOES NOT FIT"}'
     rows = [('bytes', 'GB accessed', report.bytes_accessed, baseline.bytes_accessed, 1e9)]
-    if report.cycles:
+    if report.cycles and baseline.cycles:
         rows.append(('cycles', 'million cycles', report.cycles, baseline.cycles, 1e6))
     rows.append(('memory', 'GiB', report.memory.needed, baseline.memory.needed, GIB))
     theirs = ', '.join(f'{value / unit:.2f} {what}' for _, what, _, value, unit in rows)

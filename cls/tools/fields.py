@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints or writes the table; returns the exit code."""
     args = parser(prog).parse_args(argv)
     if args.write:
-        args.write.write_text(renewed(markdown.text_of(args.write)))
+        markdown.write(args.write, renewed(markdown.text_of(args.write)))
     else:
         print(table())
     return 0

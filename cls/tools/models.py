@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     if args.write and (args.pattern != '*' or args.json or args.recipes):
         raise UserError('--write rewrites the table of all systems: expected no other argument.')
     if args.write:
-        args.write.write_text(renewed(markdown.text_of(args.write)))
+        markdown.write(args.write, renewed(markdown.text_of(args.write)))
         return 0
     names = models.names(args.pattern)
     if not names:

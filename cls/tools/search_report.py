@@ -41,6 +41,7 @@ import numpy as np
 from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.errors import UserError, require
+from cls.run.telemetry import write_json
 from cls.search import comparison
 from cls.search.comparison import Curves
 from cls.search.history import FILE
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         lines, draw = folders_table(numbers), functools.partial(plot, curves)
     print(table(lines))
     if args.json:
-        args.json.write_text(json.dumps(numbers, indent=1) + '\n')
+        write_json(args.json, numbers)
     if args.plot:
         draw(args.plot)
     return 0

@@ -64,8 +64,9 @@ def test_a_file_is_compiled_for_our_chips_images_and_pixels(tmp_path):
         '    assert (len(devices), batch, pixels) == (2, 16, 8)\n'
         '    return jax.jit(lambda x: x + 1).lower(jnp.zeros(10**6))\n'
     )
-    other = against.read(str(file))
-    baseline = compile_for.baseline_of(tiny.setup(devices=2), other)
+    setup = tiny.setup(devices=2)
+    lowered = compile_for.baseline_step(setup, against.read(str(file)))
+    baseline = compile_for.baseline_of(setup, lowered)
     assert baseline.fits
     assert baseline.bytes_accessed == pytest.approx(8e6, rel=0.01)
 
@@ -74,6 +75,17 @@ def test_linen_s_step_has_our_arguments():
     setup = tiny.setup(devices=2)
     baseline = compile_for.baseline_of(setup, against.LINEN)
     assert baseline.memory.arguments == compile_for.report_of(setup).memory.arguments
+
+
+@pytest.mark.parametrize(
+    ('body', 'said'),
+    [('return None', 'returned NoneType: expected'), ('raise KeyError(3)', 'KeyError: 3')],
+)
+def test_a_step_that_cannot_be_compiled_is_refused(body, said):
+    scope: dict = {}
+    exec(f'def lower(devices, batch, pixels): {body}', scope)
+    with pytest.raises(UserError, match=rf'--against: lower\(\).*{said}'):
+        compile_for.baseline_step(tiny.setup(devices=2), scope['lower'])
 
 
 @pytest.mark.parametrize(

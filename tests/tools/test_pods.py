@@ -11,6 +11,7 @@ import pytest
 from cls.config import load as configs
 from cls.config.load import ROOT
 from cls.errors import UserError
+from cls.tools import markdown
 from cls.tools.compile_for import Report, main, to_json
 from cls.tools.tpu import pods, slices
 from cls.tools.tpu.costs import Memory
@@ -156,12 +157,12 @@ def test_quick_results_are_compiled_again(file, monkeypatch):
 
 def test_the_table_is_written_between_its_marks(file, tmp_path):
     page = tmp_path / 'page.md'
-    page.write_text(f'before\n{pods.BEGIN}\nold\n{pods.END}\nafter\n')
+    page.write_text(f'before\n{pods.BEGIN}\nold\n{markdown.END}\nafter\n')
     (pod,) = [pod for pod in pods.pods('vgg') if 'v5e' in pod.topology]
     file.write_text(json.dumps({pod.key: to_json(REPORT, CHIPS['v5e'])}))
     assert main(['--write', str(page)]) == 0
     before, begin, header, line, row, end, after = page.read_text().splitlines()
-    assert (before, begin, end, after) == ('before', pods.BEGIN, pods.END, 'after')
+    assert (before, begin, end, after) == ('before', pods.BEGIN, markdown.END, 'after')
     assert row.startswith('| vgg | v5e:')
     page.write_text('no marks')
     with pytest.raises(UserError, match='expected the marks'):
@@ -170,7 +171,35 @@ def test_the_table_is_written_between_its_marks(file, tmp_path):
 
 def test_the_table_of_launch_is_that_of_the_results():
     page = ROOT / 'launch' / 'README.md'
-    written = page.read_text().partition(pods.BEGIN)[2].partition(pods.END)[0].strip()
+    written = page.read_text().partition(pods.BEGIN)[2].partition(markdown.END)[0].strip()
     assert written == pods.table(pods.load()), (
         'run python -m cls.tools.compile_for --write launch/README.md'
     )
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', 'null', '{"a": {}}', '{"a": 3}'])
+def test_damaged_results_are_one_line(file, tmp_path, text):
+    page = tmp_path / 'page.md'
+    page.write_text(f'{pods.BEGIN}\nold\n{markdown.END}\n')
+    file.write_text(text)
+    with pytest.raises(UserError, match='is damaged: restore it'):
+        main(['--write', str(page)])
+    file.write_text('{}')
+    with pytest.raises(UserError, match='has no results'):
+        main(['--write', str(page)])
+    assert 'old' in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--all', 'vgg', '--slices=4'], 'take no --topology, --slices'),
+        (['--all', 'vgg', '--json'], 'and --json'),
+        (['--write=absent.md'], 'no such file'),
+        (['--all', 'vgg', '--write=absent.md'], 'no such file'),  # before anything is compiled
+        (['--write=absent.md', '--quick'], 'expected no --quick'),
+    ],
+)
+def test_flags_that_do_not_go_together(file, arguments, said):
+    with pytest.raises(UserError, match=said):
+        main(arguments)

@@ -22,13 +22,13 @@ from cls.config import load as configs
 from cls.config.files import RECIPES, ROOT
 from cls.errors import UserError
 from cls.run.telemetry import write_json
+from cls.storage import paths
 from cls.tools import markdown
 from cls.tools.tpu import slices
 from cls.tools.tpu.slices import CHIPS, GIB
 
 FILE = ROOT / 'launch' / 'compiled.json'
 BEGIN = '<!-- table of slices, by python -m cls.tools.compile_for --write launch/README.md -->'
-END = markdown.END
 KINDS = ('v5e', 'v5p')  # chips in the table
 
 # With fewer images of 224 pixels (or as many pixels in other sizes), a chip is idle too often.
@@ -177,8 +177,18 @@ def compile_all(pattern: str, quick: bool = False) -> bool:
 
 
 def load() -> dict[str, Any]:
-    """Returns the kept results, by key."""
-    return json.loads(FILE.read_text()) if FILE.exists() else {}
+    """Returns the kept results, by key. Raises UserError for a damaged file."""
+    if not FILE.exists():
+        return {}
+    try:
+        kept = paths.parse_json(FILE.read_text())
+        if all('memory' in report and 'quick' in report for report in kept.values()):
+            return kept
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UserError(
+        f'{FILE} is damaged: restore it, as from git, or delete it to compile all again.'
+    )
 
 
 # --------------------------------------------------------------------------------------- the table
@@ -198,9 +208,14 @@ HEADER = (
 
 
 def write(file: Path) -> None:
-    """Renews the table in a file. Raises UserError if the file lacks the marks."""
-    text = markdown.renewed(markdown.text_of(file), BEGIN, END, table(load()))
-    file.write_text(text)
+    """Renews the table in a file.
+
+    Raises UserError if the file lacks the marks, and without kept results.
+    """
+    kept = load()
+    if not kept:
+        raise UserError(f'{FILE} has no results: compile them with --all.')
+    markdown.renew(file, BEGIN, table(kept))
 
 
 def table(known: dict[str, Any]) -> str:
