@@ -29,6 +29,7 @@ from cls.tools import (
     benchmark_model,
     benchmark_networks,
     benchmark_predict,
+    benchmark_record,
     benchmark_seeds,
     benchmark_serve,
     benchmark_start,
@@ -65,6 +66,8 @@ def parser(prog: str = PROG) -> Parser:
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints the measurements; returns the exit code."""
     args = parser(prog).parse_args(argv)
+    task = 'gpu' if getattr(args, 'gpu', False) else args.task
+    benchmark_record.check_targets(task, args)
     return TASKS[args.task].run_task(args)
 
 

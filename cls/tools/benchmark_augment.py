@@ -17,6 +17,7 @@ import numpy as np
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
 from cls.cli import Parser
+from cls.errors import UserError
 from cls.steps import sharding as meshes
 from cls.steps.train_step import normalize
 
@@ -48,6 +49,9 @@ def add_flags(flags: Parser) -> None:
 
 def run_task(args: argparse.Namespace) -> int:
     """Prints a line for each augmentation; returns the exit code."""
+    for flag, least in (('size', args.size), ('batches', min(args.batches))):
+        if least < 1:
+            raise UserError(f'--{flag} is {least}: expected 1 or more.')
     for name, fields in AUGMENTATIONS.items():
         costs = [cost(AugmentSpec(**fields), n, args.size) for n in args.batches]
         columns = [f'{ms:.2f} ms, {megabytes:.1f} MB' for ms, megabytes in costs]

@@ -4,10 +4,11 @@
   cls benchmark growth classes images      some of them
   cls benchmark growth classes --base 200  classes 200, 2,000 and 20,000
 
-Each case is measured at 1, 10 and 100 times its base, in a new process each. Printed are the
-seconds, the growth of the peak memory, and the exponents of both between the last two sizes: 1 is
-proportional to the work, 2 is quadratic. Fixed costs make exponents small. The last line of a case
-has its targets and the missed ones. cls/tools/growth_cases.py has the cases.
+Each case is measured at 1, 10 and 100 times its base, or at the sizes that its networks have, in a
+new process each. Printed are the seconds, the growth of the peak memory, and the exponents of both
+between the last two sizes: 1 is proportional to the work, 2 is quadratic. Fixed costs make
+exponents small. The last line of a case has its targets and the missed ones.
+cls/tools/growth_cases.py has the cases.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from typing import Any
 from cls.cli import Parser
 from cls.errors import UserError
 from cls.run import environment
-from cls.run.telemetry import write_json
 from cls.tools import benchmark_machine, benchmark_record, benchmark_turns, markdown
 from cls.tools.growth_cases import CASES
 from cls.tools.peers.answering import answer
 
 SERVE = 'import sys; from cls.tools.benchmark_growth import serve; serve(*sys.argv[1:])'
 SHORT = 0.5  # seconds; a shorter work is repeated
+LEAST_BASE = 10  # for cases whose own is no smaller
 LEAST = 2**20  # bytes; smaller growth of memory has no exponent
 
 
@@ -48,19 +49,31 @@ def run_task(args: argparse.Namespace) -> int:
     for name in args.cases:
         if name not in CASES:
             raise UserError(f'{name!r}: expected {", ".join(CASES)}.')
-    if args.base < 0:
-        raise UserError(f'--base is {args.base}: expected 1 or more.')
+    names = args.cases or list(CASES)
+    _check_base(args, names)
     result = benchmark_machine.record(len(os.sched_getaffinity(0)))
     rows = result['rows'] = {}
-    for name in args.cases or CASES:
+    for name in names:
         rows[name] = measure(name, args.base or CASES[name].base)
         print(line(name, rows[name]), flush=True)
-    if args.json:
-        write_json(Path(args.json), result)
+        benchmark_record.save(result, args)
     if args.write:
         sizes = {name: {'sizes': measured} for name, measured in rows.items()}
         benchmark_record.store('growth', result, sizes, table)
     return 0
+
+
+def _check_base(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raises UserError for a smallest size that a case cannot have, or that is not the record's."""
+    if not args.base:
+        return
+    least = max(min(LEAST_BASE, CASES[name].base) for name in names)
+    if args.base < least:
+        raise UserError(f'--base is {args.base}: expected {least} or more.')
+    if fixed := [name for name in names if CASES[name].fixed]:
+        raise UserError(f'the sizes of {", ".join(fixed)} are fixed: name other cases for --base.')
+    if args.write:
+        raise UserError('--base makes other sizes than those of the record: not for --write.')
 
 
 def measure(name: str, base: int) -> list[dict[str, Any]]:
@@ -78,7 +91,7 @@ def measure(name: str, base: int) -> list[dict[str, Any]]:
             grown = max(0, side.peak() - before)
             if seconds < SHORT:
                 seconds = min(seconds, *(side.timed('work', 0, 1) for _ in range(2)))
-        rows.append({'size': size, 'seconds': round(seconds, 4), 'bytes': grown})
+        rows.append({'size': size, 'seconds': float(f'{seconds:.4g}'), 'bytes': grown})
     return rows
 
 
@@ -92,7 +105,7 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
     lines = [f'{name}: {CASES[name].about}']
     for row in rows:
         mib = row['bytes'] / 2**20
-        lines.append(f'  {row["size"]:>11,}  {row["seconds"]:8.3f} s  {mib:8.1f} MiB')
+        lines.append(f'  {row["size"]:>11,}  {row["seconds"]:8.3g} s  {mib:8.1f} MiB')
     time_, memory = exponents(rows)
     lines.append(f'  exponents: time {time_}, memory {memory}')
     return '\n'.join([*lines, f'  target: {CASES[name].target}: {verdict(name, rows)}'])
@@ -118,6 +131,8 @@ def table(rows: Mapping[str, Any]) -> str:
     head = ['case', 'sizes', 'seconds', 'MiB', 'exponents', 'target', '', 'date']
     lines = [head]
     for name, row in rows.items():
+        if name not in CASES:
+            raise UserError(f'{benchmark_record.FILE.name} has growth of {name}, that is no case.')
         sizes = row['sizes']
         shown = (
             [f'{one["size"]:,}' for one in sizes],

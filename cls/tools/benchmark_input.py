@@ -8,8 +8,9 @@ resized to 256 pixels, and the crop of 224 at the center. The pipelines of the t
 and for comparison tf.data (`--tensorflow PYTHON`) and torchvision's transforms in a DataLoader
 (`--torch PYTHON`), each in an interpreter that has these packages. TensorFlow's crops are smaller
 than torchvision's and its filter is not antialiased, so each is compared to ours with the same crop
-and filter. The pipelines take turns, and a waiting pipeline is stopped. Each processes some batches
-before its clock starts, so neither start-up nor batches that were prepared during another
+and filter. The pipelines take turns; those of other libraries are stopped while they wait, ours
+stops when its buffers are full. Each processes some batches before its clock starts, at least as
+many as its buffers hold, so neither start-up nor batches that were prepared during another
 pipeline's turn count.
 
 digits and cifar-like (random images of CIFAR's size) are in memory. For them, the fraction of time
@@ -36,14 +37,15 @@ from cls.errors import UserError
 from cls.feed import feed
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.goodput import TimeLedger
-from cls.run.telemetry import write_json
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
+from cls.tools import benchmark_machine, benchmark_record
 from cls.tools import benchmark_turns as turns
 from cls.train import train_batches
 
 BATCH, SIZE, SHORTER = 32, 224, 256
-SKIP, COUNT = 8, 24  # SKIP batches are not timed, the next COUNT are
+# At least SKIP batches are not timed, the next COUNT are. Ours keeps up to HELD for each core.
+SKIP, COUNT, HELD = 8, 24, 4
 STEP = 0.02  # seconds
 IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # name -> batch
 LIKE = {  # fields of config.data for the same work as a peer
@@ -77,8 +79,8 @@ def run_task(args: argparse.Namespace) -> int:
         print(f'{args.input}: the loop waits {100 * result["waiting"]:.2f} % of its time for data')
     else:
         result = _images_per_second(args)
-    if args.json:
-        write_json(Path(args.json), result)
+    about = benchmark_machine.record(len(os.sched_getaffinity(0)))
+    benchmark_record.save(about | {'rows': result}, args)
     return 0
 
 
@@ -89,7 +91,8 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
         raise UserError(f'{args.input}: expected a folder of images, digits or cifar-like.')
     pythons = {'tensorflow': args.tensorflow, 'torch': args.torch}
     pythons = {name: python for name, python in pythons.items() if python}
-    cores = os.cpu_count()
+    cores = len(os.sched_getaffinity(0))
+    skip = max(SKIP, HELD * cores)
     with ExitStack() as stack:
         pipelines: dict[str, Timed] = {}
         for name in pythons or {'torch': ''}:
@@ -101,7 +104,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
             if PROCESSES:
                 ours = _training(folder, files, data(workers=cores))
                 pipelines[f'training like {name}, processes'] = stack.enter_context(ours)
-            ours = _evaluation(folder, files, data(), args.rounds)
+            ours = _evaluation(folder, files, data(), args.rounds * (skip + COUNT))
             pipelines[f'evaluation like {name}'] = stack.enter_context(ours)
         for name, python in pythons.items():
             script = turns.PEERS / f'input_with_{name}.py'
@@ -112,7 +115,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
         rates = {name: [] for name in pipelines}
         for _ in range(args.rounds):
             for name, timed in pipelines.items():
-                rates[name].append(BATCH * COUNT / timed(SKIP, COUNT))
+                rates[name].append(BATCH * COUNT / timed(skip, COUNT))
     result = {name: statistics.median(samples) for name, samples in rates.items()}
     for name, samples in rates.items():
         print(f'{name}: {result[name]:,.0f} images/s ({min(samples):,.0f} to {max(samples):,.0f})')
@@ -133,8 +136,8 @@ def _source(folder: Path, files: list[str]) -> folders.Folder:
 
 
 @contextmanager
-def _evaluation(folder: Path, files: list[str], data: DataSpec, rounds: int) -> Iterator[Timed]:
-    epochs = -(-BATCH * (1 + rounds * (SKIP + COUNT)) // len(files))
+def _evaluation(folder: Path, files: list[str], data: DataSpec, count: int) -> Iterator[Timed]:
+    epochs = -(-BATCH * (1 + count) // len(files))
     source = _source(folder, files * epochs)
     batches = iter(pipeline.eval_batches(source, data, batch=BATCH, num_classes=1))
 

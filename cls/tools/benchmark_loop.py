@@ -76,6 +76,8 @@ def run_task(args: argparse.Namespace) -> int:
     for name in names:
         if name not in NETWORKS:
             raise UserError(f'{name!r}: expected {" or ".join(NETWORKS)}.')
+    if args.quick and args.write:
+        raise UserError('--quick measures less exactly: not for --write.')
     if args.check:
         benchmark_record.recorded('loop', names)
     seconds = 2 if args.quick else 8
@@ -91,6 +93,7 @@ def run_task(args: argparse.Namespace) -> int:
                 f'{row["of_bare"]["ratio"]:.3f}{disturbance(row["others"])}',
                 flush=True,
             )
+            benchmark_record.save(result, args)
     result['summary'] = {'loop': summary({name: row['ratio'] for name, row in rows.items()})}
     return benchmark_record.finish('loop', result, args)
 

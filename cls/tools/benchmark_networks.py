@@ -26,14 +26,12 @@ import dataclasses
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cls import huge_pages, models
 from cls.cli import Parser
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
-from cls.run.telemetry import write_json
 from cls.tools import benchmark_machine, benchmark_record
 from cls.tools.benchmark_turns import (
     PEERS,
@@ -65,9 +63,17 @@ GPU_REFERENCES = REFERENCES | {name: f'plain:{name}' for name in GPU_NETWORKS}
 GPU_REFERENCES['nasnet_a_large'] = 'timm:nasnetalarge'
 FORMATS = ('channels_last', 'contiguous')
 WORKS = {'train': 'training', 'infer': 'inference'}
-# Operations per second in bfloat16 without sparsity, of NVIDIA's data sheets (SXM where there is
-# a choice), by a part of the device's name.
-PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12}
+# Operations per second in bfloat16 without sparsity, of NVIDIA's data sheets, by the name of the
+# device: boards of one chip differ.
+PEAKS = {
+    'NVIDIA H200': 989e12,
+    'NVIDIA H100 80GB HBM3': 989e12,
+    'NVIDIA H100 PCIe': 756e12,
+    **dict.fromkeys(('NVIDIA A100-SXM4-40GB', 'NVIDIA A100-SXM4-80GB'), 312e12),
+    **dict.fromkeys(('NVIDIA A100-PCIE-40GB', 'NVIDIA A100 80GB PCIe'), 312e12),
+    'NVIDIA L40S': 362e12,
+    'NVIDIA L4': 121e12,
+}
 SERVE = 'import sys; from cls.tools.benchmark_worker import serve; serve(*sys.argv[1:])'
 
 
@@ -132,10 +138,13 @@ def run_task(args: argparse.Namespace) -> int:
     if plan.rounds < 1:
         raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
     sizes, references = (GPU_NETWORKS, GPU_REFERENCES) if args.gpu else (NETWORKS, REFERENCES)
-    cases = [case_of(text, sizes, references) for text in args.networks or sizes]
+    cases = [case_of(text, sizes, references) for text in once(args.networks) or sizes]
     record = 'gpu' if args.gpu else 'networks'
-    if args.check:
-        benchmark_record.recorded(record, [case.name for case in cases])  # before hours of work
+    if args.quick and args.write:
+        raise UserError('--quick measures less exactly, and no cold starts: not for --write.')
+    if args.check:  # before hours of work
+        measured = {case.name: f'{case.batch} x {case.pixels}' for case in cases}
+        benchmark_record.recorded(record, list(measured), measured)
     with benchmark_machine.cores(args.threads) as threads:
         result = benchmark_machine.record(threads)
         rows = result['rows'] = {}
@@ -143,9 +152,8 @@ def run_task(args: argparse.Namespace) -> int:
             rows[case.name] = row = measure(case, args.torch, threads, plan)
             result['versions'] |= row.pop('versions')
             print(line(case, row), flush=True)
-            result['summary'] = summarize(rows, plan.works if args.gpu else (*plan.works, 'peak'))
-            if args.json:  # after each network: a measurement of all takes half an hour
-                write_json(Path(args.json), result)
+            result['summary'] = summarize(rows, benchmark_record.RATIOS[record])
+            benchmark_record.save(result, args)
     for key, values in result['summary'].items():
         print(
             f'{benchmark_record.TITLES[key]}: geometric mean {values["geometric_mean"]:.2f}, '
@@ -172,6 +180,14 @@ def case_of(text: str, sizes: Mapping[str, Any], references: Mapping[str, str]) 
     return Case(name, batch, pixels, reference)
 
 
+def once(networks: Sequence[str]) -> Sequence[str]:
+    """Returns the networks. Raises UserError for one that is named twice: results have its name."""
+    names = [text.partition(':')[0] for text in networks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f'{", ".join(twice)}: expected each network once; measure again for more.')
+    return networks
+
+
 def sizes_of(text: str, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     """Returns (batch, pixels) of NAME or NAME:BATCHxPIXELS. Raises UserError for another text."""
     name, _, size = text.partition(':')
@@ -196,6 +212,8 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
             with process(command, **variables) as cold:
                 row['start']['cold'], row['peak']['cold'] = cold.start, cold.peak()
         ours = stack.enter_context(process(command, **variables))
+        if plan.dtype == GPU.dtype and ours.about['device'] == 'cpu':
+            raise UserError('--gpu: JAX has no GPU here, see launch/gpu_benchmark.sh.')
         peers = {
             layout: stack.enter_context(process(_peer_command(case, python, threads, layout, plan)))
             for layout in plan.formats
@@ -208,7 +226,9 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
             rates, others = take_turns(sides, case.batch, plan.rounds, plan.seconds)
             row[work] = compared(**rates) | {'others': others, 'format': layout}
             if work == 'train':
-                row['start'] |= {'warm': ours.start, 'peer': peer.start}
+                # Without a cache of its own the start is neither cold nor warm.
+                kind = 'warm' if plan.starts else 'ours'
+                row['start'] |= {kind: ours.start, 'peer': peer.start}
                 row['peak'] |= {'ours': ours.peak(), 'peer': peer.peak()}
                 row['versions'] = ours.about['versions'] | peer.about['versions']
         row |= _of_peak(case, ours.about['device'], row['train'])
@@ -220,10 +240,10 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
 
 
 def _of_peak(case: Case, device: str, rates: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parts of the device's peak that both sides reach, {} if it is unknown."""
-    peak = next((peak for name, peak in PEAKS.items() if name in device), 0.0)
-    if not peak:
-        return {}
+    """Returns the device, and the parts of its peak that both sides reach if it is known."""
+    peak = PEAKS.get(device)
+    if peak is None:
+        return {'device': device}
     # Forward pass and the gradients of inputs and weights: two operations each.
     operations = 6 * complexity(models.create(case.name), case.pixels).macs
     parts = {side: round(rates[side] * operations / peak, 4) for side in ('ours', 'peer')}
@@ -279,8 +299,9 @@ def line(case: Case, row: dict[str, Any]) -> str:
         f'ratio {row["peak"]["ratio"]:.2f}'
     )
     starts = row['start']
-    cold = f'{starts["cold"]:.1f} s cold, ' if 'cold' in starts else ''
-    lines.append(f'  first step: {cold}{starts["warm"]:.1f} s warm, PyTorch {starts["peer"]:.1f} s')
+    kinds = {'cold': ' cold', 'warm': ' warm', 'ours': ''}
+    own = ', '.join(f'{starts[kind]:.1f} s{word}' for kind, word in kinds.items() if kind in starts)
+    lines.append(f'  first step: {own}, PyTorch {starts["peer"]:.1f} s')
     return '\n'.join(lines)
 
 

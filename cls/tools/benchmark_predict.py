@@ -85,14 +85,15 @@ def run_task(args: argparse.Namespace) -> int:
         benchmark_record.recorded('predict', names)
     with benchmark_machine.cores(args.threads) as threads, tempfile.TemporaryDirectory() as folder:
         result = benchmark_machine.record(threads)
-        place, rows = Path(folder), {}
+        place = Path(folder)
+        rows = result['rows'] = {}
         repeat(photos, args.images, place / 'images')
         repeat(photos, min(args.images, FEW * args.batch), place / 'few')
         for name in names:
             rows[name] = row = measure(name, references[name] or '', args, threads, place)
             result['versions'] |= row.pop('versions')
             print(line(name, row), flush=True)
-    result['rows'] = rows
+            benchmark_record.save(result, args)
     result['summary'] = {
         key: summary({name: row[key]['ratio'] for name, row in rows.items()})
         for key in RATIOS
@@ -135,7 +136,7 @@ def measure(
         steps = max(args.images // args.batch // 4, 1)
         turns = {
             'ours': Turn(ours, 'predict', **whole),
-            'step': Turn(ours, 'step', steps, 1, steps * args.batch),
+            'step': Turn(ours, 'step', steps, 1, steps * ours.about['images']),
             'decoding': Turn(ours, 'decode', **whole),
         }
         row = {'batch': args.batch, 'pixels': ours.about['preparation']['size']}

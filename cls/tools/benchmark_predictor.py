@@ -34,9 +34,10 @@ def serve(name: str, folder: str, batch: str, weights: str = '') -> None:
     place = Path(folder)
     files = [str(file) for file in sorted((place / 'images').iterdir())]
     model.batch = int(batch)
+    steps = Steps(model, files[: model.batch])
     works = {
         'predict': Predictions(model, place / 'images', place / 'ours.csv').passes,
-        'step': Steps(model, files[: model.batch]).run,
+        'step': steps.run,
         'decode': functools.partial(decode, model, files),
     }
     Predictions(model, place / 'few', place / 'ours.csv').passes(1)
@@ -45,6 +46,7 @@ def serve(name: str, folder: str, batch: str, weights: str = '') -> None:
     for key in ('mean', 'std'):  # of pixels in 0..1, as timm has it
         prepared[key] = [x / 255 for x in np.resize(prepared[key], 3).tolist()]
     about = {'params': params, 'preparation': prepared, 'classes': model.classes}
+    about['images'] = len(steps.images)  # of a step: a batch on each device
     answer(works, versions=benchmark_worker.versions(), **about)
 
 

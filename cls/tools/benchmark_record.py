@@ -7,7 +7,6 @@ of memory larger is worse.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from cls.cli import Parser
 from cls.errors import UserError
 from cls.run.telemetry import write_json
+from cls.storage import paths
 from cls.tools import markdown
 
 FILE = Path(__file__).with_name('benchmark.json')
@@ -26,12 +26,20 @@ TITLES = {
     'infer': 'inference',
     'peak': 'peak memory',
     'loop': 'loop',
+    'of_bare': 'loop / bare step',
     'of_step': 'predict / step',
     'of_parts': 'predict / (step + decoding)',
     'of_timm': 'predict / timm',
     'throughput': 'throughput',
     'p50': 'the median latency',
     'p99': 'the 99th percentile of latency',
+}
+RATIOS = {  # of each task; the host's memory says nothing of a GPU
+    'networks': ('train', 'infer', 'peak'),
+    'gpu': ('train',),
+    'loop': ('loop', 'of_bare'),
+    'predict': ('of_step', 'of_parts', 'of_timm'),
+    'serve': ('throughput', 'p50', 'p99'),
 }
 
 
@@ -43,14 +51,47 @@ def add_flags(flags: Parser) -> None:
     also.add_argument('--write', action='store_true', help='record the ratios, renew the table')
 
 
-def recorded(task: str, names: Sequence[str]) -> dict[str, Any]:
-    """Returns the recorded rows of networks. Raises UserError for a network without one."""
+def check_targets(task: str, args: argparse.Namespace) -> None:
+    """Raises UserError if results could not be written as the flags say, before hours of work."""
+    if getattr(args, 'json', None):
+        paths.check_file(Path(args.json))
+    if getattr(args, 'write', False):
+        paths.check_file(FILE)
+        markdown.check(PAGE, _mark(task))
+        _read()
+
+
+def save(result: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Writes the results so far to the file of --json: the next row may take long, or fail."""
+    if args.json:
+        write_json(Path(args.json), dict(result))
+
+
+def recorded(
+    task: str, names: Sequence[str], sizes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Returns the recorded rows of networks.
+
+    Raises UserError for a network without one, and for one of another size.
+
+    Args:
+      task: the name of the record.
+      names: the networks.
+      sizes: network -> 'BATCH x PIXELS', of those that are measured with a size.
+    """
     rows = _read().get(task, {})
     missing = [name for name in names if name not in rows]
     if missing:
         raise UserError(
             f'{FILE.name} has no ratios of {", ".join(missing)}: measure with --write first.'
         )
+    for name, size in (sizes or {}).items():
+        before = rows[name].get('size')
+        if before != size:
+            raise UserError(
+                f'{name} is recorded with {before}, and this is {size}: expected the same, or '
+                '--write first.'
+            )
     return {name: rows[name] for name in names}
 
 
@@ -58,19 +99,21 @@ def finish(task: str, result: Mapping[str, Any], args: argparse.Namespace) -> in
     """Writes or compares the result of a task, as the flags say; returns the exit code.
 
     Args:
-      task: the name of the record and of the table in README.md.
+      task: the name of the record and of the table in README.md, one of RATIOS.
       result: has `date`, `machine`, `versions` and `rows`: network -> row.
       args: the flags of `add_flags`.
     """
-    if args.json:
-        write_json(Path(args.json), dict(result))
+    save(result, args)
+    rows = {name: _ratios(task, row) for name, row in result['rows'].items()}
     if args.write:
-        rows = {name: _ratios(row) for name, row in result['rows'].items()}
         store(task, result, rows, lambda rows: table(task, rows))
     if not args.check:
         return 0
-    before = recorded(task, list(result['rows']))
-    worse = regressions(before, {name: _ratios(row) for name, row in result['rows'].items()})
+    sizes = {name: row['size'] for name, row in rows.items() if 'size' in row}
+    before = recorded(task, list(rows), sizes)
+    for other in sorted({_of_machine(row) for row in before.values()} - {_of_machine(result)}):
+        print(f'recorded on {other}, and this is {_of_machine(result)}: ratios may differ')
+    worse = regressions(before, rows)
     for line in worse:
         print(line)
     if not worse:
@@ -95,14 +138,21 @@ def store(
     about = {key: result[key] for key in ('date', 'machine', 'versions')}
     record = _read()
     record.setdefault(task, {}).update({name: {**row, **about} for name, row in rows.items()})
+    text = markdown.renewed(
+        markdown.text_of(PAGE), _mark(task), markdown.END, made(record[task])
+    )  # may fail, so before anything is written
     write_json(FILE, record)
-    begin = f'<!-- cls benchmark {task} --write -->'
-    text = markdown.text_of(PAGE)
-    PAGE.write_text(markdown.renewed(text, begin, markdown.END, made(record[task])))
+    markdown.write(PAGE, text)
+
+
+def _mark(task: str) -> str:
+    return f'<!-- cls benchmark {task} --write -->'
 
 
 def regressions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns a line for each ratio that is worse than the recorded one by more than TOLERANCE.
+
+    Raises UserError for a ratio that only one of them has.
 
     Args:
       before: network -> recorded ratios.
@@ -110,7 +160,16 @@ def regressions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """
     lines = []
     for name, row in now.items():
-        for key in [key for key in TITLES if key in row and key in before[name]]:
+        for key in TITLES:
+            here, there = key in row, key in before[name]
+            if here != there:
+                raise UserError(
+                    f'{name}: the ratio of {TITLES[key]} is '
+                    f'{"not recorded" if here else "recorded and was not measured"}: expected the '
+                    'peers of the record, or --write first.'
+                )
+            if not here:
+                continue
             old, new = before[name][key], row[key]
             worse = new > old * (1 + TOLERANCE) if key in LOWER else new < old * (1 - TOLERANCE)
             if worse:
@@ -177,14 +236,17 @@ def _serve_cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    machine, versions = row['machine'], row['versions']
-    packages = ', '.join(f'{name} {version}' for name, version in versions.items())
+    packages = ', '.join(f'{name} {version}' for name, version in row['versions'].items())
     device = f'{row["device"]}, ' if row.get('device', 'cpu') != 'cpu' else ''
-    cores = f'{machine["threads"]} cores of {machine["processor"]}, {machine["memory_gib"]} GiB'
-    return f'{device}{cores}; {packages}'
+    return f'{device}{_of_machine(row)}; {packages}'
 
 
-def _ratios(row: Mapping[str, Any]) -> dict[str, Any]:
+def _of_machine(row: Mapping[str, Any]) -> str:
+    machine = row['machine']
+    return f'{machine["threads"]} cores of {machine["processor"]}, {machine["memory_gib"]} GiB'
+
+
+def _ratios(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of a row that are recorded."""
     kept = {key: row[key] for key in ('start', 'of_peak', 'device') if key in row}
     if 'batch' in row:
@@ -196,8 +258,17 @@ def _ratios(row: Mapping[str, Any]) -> dict[str, Any]:
     if 'throughput' in row:
         kept['rate'] = row['throughput']['ours']
         kept['latency'] = [row[key]['ours'] for key in ('p50', 'p99')]
-    return kept | {key: row[key]['ratio'] for key in TITLES if key in row}
+    return kept | {key: row[key]['ratio'] for key in RATIOS[task] if key in row}
 
 
 def _read() -> dict[str, Any]:
-    return json.loads(FILE.read_text()) if FILE.is_file() else {}
+    """Returns task -> name -> row. Raises UserError for a damaged file."""
+    if not FILE.is_file():
+        return {}
+    try:
+        record = paths.parse_json(FILE.read_text())
+        if all(row['machine'] for rows in record.values() for row in rows.values()):
+            return record
+    except (ValueError, AttributeError, TypeError, KeyError):
+        pass
+    raise UserError(f'{FILE} is damaged: restore it, as from git, or delete it.')

@@ -4,11 +4,11 @@
   cls benchmark serve PHOTOS resnet18 --at-once 1 8   another network, other numbers of requests
 
 A client sends photographs over HTTP, some at once, each as soon as the answer to the one before is
-there. Server, decoding and client are the same for both sides, on the same cores, and so are the
-weights; only the program that computes the probabilities differs. onnxruntime runs the file of
-`cls export --format onnx --pixels`, in its own numbers of threads, once on the images that wait, as
-ours but without padding, and once on one image after another; the better of the two at each number
-of requests is the peer.
+there. Server, its memory pages, decoding and client are the same for both sides, on the same cores,
+and so are the weights; only the program that computes the probabilities differs. onnxruntime runs
+the file of `cls export --format onnx --pixels`, in its own numbers of threads, once on the images
+that wait, as ours but without padding, and once on one image after another; the better of the two
+at each number of requests is the peer.
 
 Printed are requests per second, the median and the 99th percentile of the seconds of a request, and
 their ratios, ours / onnxruntime. The processes take turns.
@@ -71,6 +71,7 @@ def run_task(args: argparse.Namespace) -> int:
         for name in names:
             rows = measure(name, args, Path(folder), result['versions'])
             result['rows'] |= rows
+            benchmark_record.save(result, args)
     return benchmark_record.finish('serve', result, args)
 
 
@@ -88,12 +89,9 @@ def measure(
         sides: dict[str, Process] = {}
         for kind in KINDS:
             command = [sys.executable, '-c', SERVE, kind, name, str(folder), *map(str, numbers)]
-            variables = huge_pages.setting() if kind == 'cls' else {}
-            sides[kind] = stack.enter_context(process(command, **variables))
+            sides[kind] = stack.enter_context(process(command, **huge_pages.setting()))
             versions |= sides[kind].about['versions']
         for number in numbers:
-            for kind in KINDS:  # the requests before the first round do not count
-                (folder / f'{kind} {number}.json').unlink(missing_ok=True)
             turns = {
                 kind: Turn(side, str(number), args.requests, 0, args.requests)
                 for kind, side in sides.items()

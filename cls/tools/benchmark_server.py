@@ -52,7 +52,7 @@ def serve(kind: str, name: str, folder: str, *numbers: str) -> None:
         number: Asking((host, port), int(number), files, Path(folder) / f'{kind} {number}.json').ask
         for number in numbers
     }
-    works[numbers[0]](len(files))
+    Asking((host, port), int(numbers[0]), files).ask(len(files))  # these do not count
     answer(works, versions=versions, pixels=model.preprocess.size)
 
 
@@ -89,9 +89,13 @@ class Asking:
     """A client that asks a server with some requests at once, and keeps the seconds of each."""
 
     def __init__(
-        self, address: tuple[str, int], number: int, files: Sequence[str], output: Path
+        self,
+        address: tuple[str, int],
+        number: int,
+        files: Sequence[str],
+        output: Path | None = None,
     ) -> None:
-        """Sets the arguments of the client, and the file for the seconds."""
+        """Sets the arguments of the client, and the file for the seconds, None for no file."""
         self.command = [sys.executable, str(ASKING), address[0], str(address[1]), str(number)]
         self.files, self.output = files, output
         self.seconds: list[float] = []
@@ -107,7 +111,8 @@ class Asking:
             raise UserError(f'the server failed: {done.stderr.strip()}')
         result = json.loads(done.stdout)
         self.seconds += result['each']
-        self.output.write_text(json.dumps(self.seconds))
+        if self.output:
+            self.output.write_text(json.dumps(self.seconds))
         return result['all']
 
 

@@ -12,14 +12,12 @@ import argparse
 import os
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from cls import huge_pages, models
 from cls.cli import Parser
-from cls.run.telemetry import write_json
-from cls.tools import benchmark_machine
-from cls.tools.benchmark_networks import NETWORKS, SERVE, sizes_of
+from cls.tools import benchmark_machine, benchmark_record
+from cls.tools.benchmark_networks import NETWORKS, SERVE, once, sizes_of
 from cls.tools.benchmark_turns import process
 
 SIZES = NETWORKS | {'amoebanet_a_n6_f36_cifar': (8, 32)}
@@ -38,7 +36,7 @@ def add_flags(flags: Parser) -> None:
 def run_task(args: argparse.Namespace) -> int:
     """Measures, prints and writes the results; returns the exit code."""
     cases = {}
-    for text in args.networks or DEFAULT:
+    for text in once(args.networks) or DEFAULT:
         name = text.partition(':')[0]
         models.variant(name)
         cases[name] = sizes_of(text, SIZES)
@@ -53,8 +51,7 @@ def run_task(args: argparse.Namespace) -> int:
                 f'  {kind}: {row["seconds"]:.1f} s ({parts}), {row["peak"] / 2**30:.2f} GiB',
                 flush=True,
             )
-    if args.json:
-        write_json(Path(args.json), result)
+        benchmark_record.save(result, args)
     return 0
 
 

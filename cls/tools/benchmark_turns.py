@@ -42,9 +42,12 @@ class Process:
 
     def timed(self, work: str, skip: int, count: int) -> float:
         """Returns the seconds of `count` units of a work, after `skip` units."""
-        os.killpg(self.pid, signal.SIGCONT)
-        print(work, skip, count, file=self.channel.stdin, flush=True)
-        line = self.channel.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
+        line = ''
+        # If it has ended, as for want of memory, there is no line.
+        with contextlib.suppress(BrokenPipeError, ProcessLookupError):
+            os.killpg(self.pid, signal.SIGCONT)
+            print(work, skip, count, file=self.channel.stdin, flush=True)
+            line = self.channel.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
         if not line:
             raise failure(self.channel.args, self.said)
         os.killpg(self.pid, signal.SIGSTOP)
@@ -108,7 +111,8 @@ def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
             os.killpg(channel.pid, signal.SIGSTOP)
             yield Process(channel.pid, seconds, json.loads(about), channel, said)
         finally:
-            os.killpg(channel.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(channel.pid, signal.SIGKILL)
             channel.communicate()
 
 
@@ -164,15 +168,26 @@ def in_turns(turns: Mapping[str, Turn], rounds: int) -> tuple[dict[str, list[flo
 
 
 def _others(groups: set[int]) -> float:
-    """Returns the seconds that processors have worked for other process groups so far."""
+    """Returns the seconds that the usable cores have worked for other process groups so far."""
+    ticks, total = os.sysconf('SC_CLK_TCK'), 0
+    cores = {f'cpu{number}' for number in os.sched_getaffinity(0)}
+    for line in Path('/proc/stat').read_text().splitlines():
+        name, *numbers = line.split()
+        if name in cores:
+            user, nice, system, _, _, *rest = map(int, numbers[:8])
+            total += user + nice + system + sum(rest)
+    return total / ticks - used_by(groups)
+
+
+def used_by(groups: set[int]) -> float:
+    """Returns the seconds of the processes of groups, and of their children that have ended."""
     ticks, own = os.sysconf('SC_CLK_TCK'), 0
-    user, nice, system, _, _, *rest = map(int, Path('/proc/stat').read_text().split()[1:9])
     for stat in Path('/proc').glob('[0-9]*/stat'):
         with contextlib.suppress(OSError):  # it ended meanwhile
             fields = stat.read_text().rpartition(')')[2].split()
             if int(fields[2]) in groups:
-                own += int(fields[11]) + int(fields[12])
-    return (user + nice + system + sum(rest) - own) / ticks
+                own += sum(map(int, fields[11:15]))
+    return own / ticks
 
 
 def disturbance(others: float) -> str:

@@ -22,8 +22,7 @@ from typing import Any
 from cls import models
 from cls.cli import Parser
 from cls.errors import UserError
-from cls.run.telemetry import write_json
-from cls.tools import benchmark_machine
+from cls.tools import benchmark_machine, benchmark_record
 from cls.tools.benchmark_turns import PEERS, process
 
 DEFAULT = ('resnet50', 'densenet121')
@@ -56,8 +55,7 @@ def run_task(args: argparse.Namespace) -> int:
         print(f'{name}, {rows[name]["tensors"]} tensors, {size / 2**20:.0f} MiB', flush=True)
         for kind, row in rows[name]['kinds'].items():
             print(f'  {kind}: {row["seconds"]:.2f} s, memory {row["memory"]:.2f} x the file')
-    if args.json:
-        write_json(Path(args.json), result)
+        benchmark_record.save(result, args)
     return 0
 
 
@@ -87,6 +85,7 @@ def measure(name: str, reference: str, python: str, rounds: int) -> dict[str, An
 def _once(command: list[str], work: str) -> tuple[float, int]:
     """Returns the seconds of a work in a new process, and its memory in bytes."""
     with process(command) as side:
+        side.forget_peak()  # that of the imports
         return side.timed(work, 0, 1), side.peak() - side.about['resident']
 
 

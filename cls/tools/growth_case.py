@@ -51,6 +51,7 @@ class Case:
       prepare: (size, empty folder) -> the work, which can be repeated.
       target: the largest acceptable cost.
       factors: sizes divided by the base.
+      fixed: whether there are no other sizes.
     """
 
     about: str
@@ -58,3 +59,4 @@ class Case:
     prepare: Callable[[int, Path], Work]
     target: Target = Target()
     factors: tuple[int, ...] = FACTORS
+    fixed: bool = False

@@ -388,7 +388,7 @@ CASES = {
     'shards': Case('read a record of each shard', 10, _shards),
     'records': Case('read 2,000 records of one shard', 1_750, _rows, Target(exponent=0.1)),
     'balanced': Case('draw balanced classes', 140_000, _balanced, Target(seconds=2)),
-    'views': Case('views of 20 images', 12, _views, factors=(1, 12)),
+    'views': Case('views of 20 images', 12, _views, factors=(1, 12), fixed=True),
     'evaluated': Case('evaluate images of 1,000 classes', 100, _evaluated),
     'confusion': Case(
         'tally N images of N classes', 218, _confusion, Target(exponent=2.1, mib=100)
@@ -396,13 +396,18 @@ CASES = {
     'listed': Case('list the most probable classes of 200 images', 218, _listed),
     'leaves': Case("make the optimizer's state of parameters", 4, _leaves, Target(seconds=0.5)),
     'weights': Case(
-        'evaluate a network of N parameters', 684_000, _evaluated_weights, Target(each=8), _WIDTHS
+        'evaluate a network of N parameters',
+        684_000,
+        _evaluated_weights,
+        Target(each=8),
+        _WIDTHS,
+        True,
     ),
     'resumed': Case(
-        'continue a run with N parameters', 684_000, _resumed, Target(each=13.6), _WIDTHS
+        'continue a run with N parameters', 684_000, _resumed, Target(each=13.6), _WIDTHS, True
     ),
     'imported': Case(
-        'import a file of N parameters', _PARAMS, _imported, Target(each=10), (1, 9, 110)
+        'import a file of N parameters', _PARAMS, _imported, Target(each=10), (1, 9, 110), True
     ),
     'steps': Case('log steps, and continue', 50, _logged),
     'trials': Case('search by evolution in a table, and continue', 20, _trials),

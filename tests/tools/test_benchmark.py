@@ -64,7 +64,7 @@ def test_input_with_peers(photos, tmp_path, monkeypatch, capsys):
     report = tmp_path / 'report.json'
     arguments = ['input', str(photos), '--rounds=1', f'--json={report}']
     assert main([*arguments, f'--tensorflow={sys.executable}', f'--torch={sys.executable}']) == 0
-    found = json.loads(report.read_text())
+    found = json.loads(report.read_text())['rows']
     printed = capsys.readouterr().out
     for work in ('training', 'evaluation'):
         assert (found[f'{work}, tensorflow'], found[f'{work}, torch']) == (50, 40)
@@ -99,7 +99,7 @@ def test_waiting(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_input, 'STEP', 0.001)
     report = tmp_path / 'report.json'
     assert main(['input', 'cifar-like', '--rounds=1', f'--json={report}']) == 0
-    assert 0 < json.loads(report.read_text())['waiting'] < 1
+    assert 0 < json.loads(report.read_text())['rows']['waiting'] < 1
 
 
 def test_augmentations(monkeypatch, capsys):
@@ -108,3 +108,9 @@ def test_augmentations(monkeypatch, capsys):
     assert main(['augment', '--size=8', '--batches', '2', '4']) == 0
     cost = r'[\d.]+ ms, [\d.]+ MB'
     assert re.fullmatch(f'erasing: {cost}; {cost}\n', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('flag', ['--batches=0', '--batches=-1', '--size=0'])
+def test_augment_refuses_images_of_no_size(flag):
+    with pytest.raises(UserError, match='expected 1 or more'):
+        main(['augment', flag])

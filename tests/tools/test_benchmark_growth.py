@@ -1,5 +1,6 @@
 """The measurement of growth: its arithmetic on a stand-in, and the works at their smallest."""
 
+import dataclasses
 import json
 
 import pytest
@@ -31,7 +32,9 @@ def test_the_exponents_of_a_quadratic_work(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(benchmark_record, 'FILE', tmp_path / 'benchmark.json')
     monkeypatch.setattr(benchmark_record, 'PAGE', page)
-    assert main(['growth', 'images', '--base=2', f'--json={report}', '--write']) == 0
+    small = dataclasses.replace(benchmark_growth.CASES['images'], base=2)
+    monkeypatch.setitem(benchmark_growth.CASES, 'images', small)
+    assert main(['growth', 'images', f'--json={report}', '--write']) == 0
     assert 'exponents: time 2.00, memory ' in capsys.readouterr().out
     rows = json.loads(report.read_text())['rows']['images']
     assert [row['size'] for row in rows] == [2, 20, 200]
@@ -82,8 +85,21 @@ def test_a_target_names_each_limit_that_is_exceeded():
 
 @pytest.mark.parametrize(
     ('arguments', 'said'),
-    [(['image'], "'image': expected images, "), (['--base=-1'], 'base is -1')],
+    [
+        (['image'], "'image': expected images, "),
+        (['--base=-1'], 'base is -1: expected'),
+        (['--base=1', 'workers'], 'base is 1: expected 10 or more'),
+        (['--base=20', 'views', 'images'], 'the sizes of views are fixed'),
+        (['--base=20', 'images', '--write'], 'not for --write'),
+        (['--json=/absent/file', 'images'], 'there is no folder /absent'),
+    ],
 )
 def test_mistaken_arguments(arguments, said):
     with pytest.raises(UserError, match=said):
         main(['growth', *arguments])
+
+
+def test_exponents_of_short_times_are_of_what_was_measured(monkeypatch):
+    monkeypatch.setattr(benchmark_growth, 'SERVE', SIDE.replace('size**2', 'size * 4.1e-6'))
+    rows = benchmark_growth.measure('images', 2)
+    assert benchmark_growth.exponents(rows)[0] == '1.00'

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,3 +180,54 @@ def test_another_network_of_the_peer_is_refused(sides):
 def test_the_summary_names_the_smallest_ratio():
     summary = benchmark_turns.summary({'a': 0.5, 'b': 2.0})
     assert summary == {'geometric_mean': 1.0, 'minimum': 0.5, 'of': 'a'}
+
+
+def test_a_peak_is_that_of_the_board():
+    case = Case('resnet18', 8, 64, '')
+    rates = {'ours': 1e5, 'peer': 5e4}
+    for device in ('NVIDIA RTX A1000', 'NVIDIA L40', 'NVIDIA H100 NVL', 'cpu'):
+        assert benchmark_networks._of_peak(case, device, rates) == {'device': device}
+    of_peak = [
+        benchmark_networks._of_peak(case, device, rates)['of_peak']['ours']
+        for device in ('NVIDIA H100 80GB HBM3', 'NVIDIA H100 PCIe')
+    ]
+    assert of_peak[1] / of_peak[0] == pytest.approx(989 / 756, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['resnet18:2x8', 'resnet18:4x8'], 'resnet18: expected each network once'),
+        (['resnet50', '--quick', '--write'], 'not for --write'),
+        (['resnet50:2x32', '--check'], 'resnet50 is recorded with 16 x 160, and this is 2 x 32'),
+    ],
+)
+def test_measurements_that_could_not_be_told_apart_are_refused(arguments, said):
+    with pytest.raises(UserError, match=said):
+        main(['networks', *arguments, '--torch', '/absent'])
+
+
+BUSY = """
+import os
+while sum(os.times()[:2]) < 0.5:
+    pass
+"""
+
+
+def test_the_work_of_children_that_have_ended_is_our_own():
+    group = {os.getpgid(0)}
+    before = benchmark_turns.used_by(group)
+    subprocess.run([sys.executable, '-c', BUSY], check=True)
+    assert benchmark_turns.used_by(group) - before >= 0.45
+
+
+def test_a_side_that_has_ended_is_one_line():
+    """As one that was killed for want of memory."""
+    program = (
+        "import sys; sys.stderr.write('x\\nno memory'); print('ready {}', flush=True); input()"
+    )
+    with benchmark_turns.process([sys.executable, '-c', program]) as side:
+        os.killpg(side.pid, signal.SIGKILL)
+        side.channel.wait()
+        with pytest.raises(UserError, match='ended with: no memory'):
+            side.timed('work', 0, 1)

@@ -23,6 +23,7 @@ for line in sys.stdin:
 """
 OURS = """
 about = {'params': 7, 'versions': {'jax': '1'}, 'preparation': {'size': 224}}
+about['images'] = 4
 about['classes'] = ['ant', 'bee', 'cat', 'dog']
 def seconds(work):
     folder = pathlib.Path(sys.argv[2])

@@ -1,12 +1,14 @@
 """The guard: ratios are compared with recorded ones, and the tables of README.md are written."""
 
 import argparse
+import functools
 import json
 
 import pytest
 
 from cls.errors import UserError
-from cls.tools import benchmark_record, markdown
+from cls.tools import benchmark_growth, benchmark_record, markdown
+from cls.tools.benchmark import main
 from cls.tools.benchmark_record import TOLERANCE, finish, regressions
 
 ABOUT = {
@@ -90,10 +92,73 @@ def test_a_network_without_a_record_is_refused(page):
         checked(a=row(), c=row())
 
 
-@pytest.mark.parametrize('task', ['networks', 'loop', 'gpu'])
+@pytest.mark.parametrize('task', [*benchmark_record.RATIOS, 'growth'])
 def test_the_readme_has_the_recorded_ratios(task):
     text = benchmark_record.PAGE.read_text()
     inner = text.partition(f'<!-- cls benchmark {task} --write -->')[2]
     inner = inner.partition(markdown.END)[0].strip()
     rows = benchmark_record._read().get(task, {})
-    assert inner == (benchmark_record.table(task, rows) if rows else '')
+    made = functools.partial(benchmark_record.table, task)
+    made = benchmark_growth.table if task == 'growth' else made
+    assert inner == (made(rows) if rows else '')
+
+
+def test_a_page_that_cannot_be_renewed_leaves_the_record(page):
+    written(a=row())
+    before = benchmark_record.FILE.read_text()
+    page.write_text('without marks\n')
+    with pytest.raises(UserError, match='expected the marks'):
+        written(b=row())
+    assert benchmark_record.FILE.read_text() == before
+
+
+def test_a_page_without_marks_is_refused_before_the_measurement(page):
+    page.write_text('without marks\n')
+    with pytest.raises(UserError, match='expected the marks'):
+        main(['networks', 'resnet50', '--torch', '/absent', '--write'])
+
+
+@pytest.mark.parametrize(
+    'text', ['', '{', '[]', '{"networks": null}', '{"networks": {"a": {}}}', '{"a": {"b": 3}}']
+)
+def test_a_damaged_record_is_one_line(page, text):
+    benchmark_record.FILE.write_text(text)
+    with pytest.raises(UserError, match='is damaged: restore it') as error:
+        checked(a=row())
+    assert '\n' not in str(error.value)
+    assert benchmark_record.FILE.read_text() == text
+
+
+def test_only_the_same_measurement_is_compared(page, capsys):
+    written(a=row())
+    with pytest.raises(UserError, match='a is recorded with 8 x 32, and this is 1 x 32'):
+        checked(a=row() | {'batch': 1})
+    less = {key: value for key, value in row().items() if key != 'infer'}
+    with pytest.raises(UserError, match='a: the ratio of inference is recorded and was not'):
+        checked(a=less)
+    with pytest.raises(UserError, match='a: the ratio of inference is not recorded'):
+        regressions({'a': {'train': 1.0}}, {'a': {'train': 1.0, 'infer': 1.0}})
+    other = ABOUT | {'machine': ABOUT['machine'] | {'threads': 64}, 'rows': {'a': row()}}
+    assert finish('networks', other, flags(check=True)) == 0
+    assert 'recorded on 2 cores of A, 8 GiB, and this is 64 cores of A' in capsys.readouterr().out
+
+
+def test_the_host_s_memory_is_no_ratio_of_a_gpu(page):
+    page.write_text('<!-- cls benchmark gpu --write -->\n<!-- end of the table -->\n')
+    gpu = {key: row()[key] for key in ('train', 'peak', 'batch', 'pixels')} | {'device': 'G'}
+    finish('gpu', ABOUT | {'rows': {'a': gpu}}, flags(write=True))
+    more = gpu | {'peak': {'ratio': 9.0}}
+    assert finish('gpu', ABOUT | {'rows': {'a': more}}, flags(check=True)) == 0
+
+
+def test_a_loop_that_is_slower_than_its_step_is_named(page, capsys):
+    page.write_text('<!-- cls benchmark loop --write -->\n<!-- end of the table -->\n')
+
+    def loop(of_bare, **flag):
+        rows = {'a': {'ratio': 1.0, 'of_bare': {'ratio': of_bare}}}
+        return finish('loop', ABOUT | {'rows': rows}, flags(**flag))
+
+    assert loop(1.0, write=True) == 0
+    assert loop(0.9, check=True) == 0
+    assert loop(0.5, check=True) == 1
+    assert 'a: the ratio of loop / bare step was 1.00 and is 0.50' in capsys.readouterr().out
