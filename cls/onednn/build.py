@@ -72,7 +72,10 @@ def build() -> Path:
             f'the packages {" and ".join(PACKAGES)} are not installed (Linux on x86-64 has them): '
             "pip install 'cls[onednn]'"
         )
-    compiler = shlex.split(os.environ.get('CXX', '')) or [shutil.which('g++') or '']
+    try:
+        compiler = shlex.split(os.environ.get('CXX', '')) or [shutil.which('g++') or '']
+    except ValueError as error:
+        raise UserError(f'CXX is {os.environ["CXX"]!r}: {error}.') from error
     if not compiler[0]:
         raise UserError('there is no g++: install it, or set CXX to a C++ compiler.')
     include = header.parents[2]

@@ -183,8 +183,9 @@ def _described(x: Any, above: list[Any]) -> Any:
         return 'method', parts(x.__func__, x.__self__)
     if hasattr(x, 'transforms'):  # a function on which JAX puts its own
         return 'transformed', parts(x.f, x.transforms)
-    if hasattr(x, '__wrapped__'):  # jitted
-        return 'wrapped', parts(x.__wrapped__)
+    if hasattr(x, '__wrapped__'):  # jitted, or with a derivative of its own
+        rules = (getattr(x, name, None) for name in ('fwd', 'bwd', 'jvp'))
+        return 'wrapped', parts(x.__wrapped__, *rules)
     if type(x).__name__ in ('Hashable', 'Unhashable'):  # around a static argument
         return 'static', parts(x.val)
     if type(x).__name__ in ('ShapedArray', 'PyTreeDef'):

@@ -59,6 +59,12 @@ def test_a_failing_compiler_is_one_line(extension, cache, monkeypatch, text, sai
     assert not list(cache.glob('*.so'))
 
 
+def test_a_compiler_that_is_no_command_is_one_line(extension, cache, monkeypatch):
+    monkeypatch.setenv('CXX', "g++ '-O1")
+    with pytest.raises(UserError, match='No closing quotation'):
+        build.build()
+
+
 def test_the_compiler_may_have_arguments(extension, cache, monkeypatch):
     log = cache / 'arguments'
     program = compiler(cache, f'echo "$@" > {log}; exit 1')

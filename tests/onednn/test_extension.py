@@ -163,7 +163,7 @@ def test_traces_for_cpus_do_not_get_into_other_programs(one_device):
 
 
 def test_portable_programs_do_not_call_it(one_device):
-    """Neither what was traced before for this machine, nor joins and norms; sizes are symbolic."""
+    """Traces for this machine are not used, nor joins and norms; sizes may be symbolic."""
 
     def network(x):
         y = concat(x, 2 * x)

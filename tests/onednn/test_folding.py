@@ -121,7 +121,7 @@ def scaled_twice(x, factor, shift):
 
 @pytest.mark.parametrize('name', ['relu', 'relu6', 'silu', 'hard_silu', 'scale_and_shift'])
 def test_functions_of_a_model_with_the_names_of_jax_keep_their_values(one_device, name):
-    """They are known by what they compute."""
+    """They are known by their programs."""
     function = scaled_twice if name == 'scale_and_shift' else _leaky
     own = jax.jit(types.FunctionType(function.__code__, globals(), name))
     more = (jnp.full(8, 0.5), jnp.ones(8)) if name == 'scale_and_shift' else ()
@@ -139,7 +139,7 @@ def test_functions_of_a_model_with_the_names_of_jax_keep_their_values(one_device
 
 @pytest.mark.parametrize('kind', ['relu', 'relu6', 'silu', 'hard_silu'])
 @pytest.mark.parametrize('channels', [4, 16])
-def test_what_is_not_a_number_stays_so(one_device, kind, channels):
+def test_nan_stays_nan(one_device, kind, channels):
     """A network with broken statistics must not seem to work."""
 
     class Layer(nn.Module):

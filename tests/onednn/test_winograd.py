@@ -97,7 +97,7 @@ def test_it_is_used_where_it_pays(extension):
 
 @pytest.mark.parametrize('activation', ['', 'relu', 'relu6'])
 @pytest.mark.parametrize('adds', [False, True])
-def test_what_follows_in_inference(extension, activation, adds):
+def test_activations_and_sums_in_inference(extension, activation, adds):
     rng = np.random.default_rng(4)
     images, kernel = integers(rng, 3, 9, 11, 18), integers(rng, 3, 3, 18, 37) / 1024
     factor, bias = 2.0 ** rng.integers(-2, 3, 37), rng.integers(-4, 5, 37)
