@@ -17,7 +17,7 @@ PURE = ('registration', 'augment', 'models', 'nn', 'steps')  # rooms that only c
 PURE_PACKAGES = {
     *('cattrs', 'chex', 'collections', 'contextlib', 'contextvars', 'dataclasses', 'flax'),
     *('fnmatch', 'functools', 'hashlib', 'inspect', 'itertools', 'jax', 'json', 'math', 'numpy'),
-    *('optax', 'random', 're', 'typing'),
+    *('optax', 'random', 're', 'types', 'typing'),
 }
 # When it is first asked, the registry imports the model files, which register themselves; and it
 # draws large variables in as many threads as there are cores.
