@@ -30,6 +30,9 @@ _MORE_SHARED = (
     f'Memory at {SHARED}), or lower config.data.workers or config.batch'
 )
 _BUFFERED = 2  # batches that each worker makes ahead
+# Batches of a worker that exist at a time: the buffer twice, in its own process and in the
+# trainer's, one in progress, and one more that Grain holds.
+HELD = 2 * _BUFFERED + 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +92,11 @@ def _of_worker(error: RuntimeError) -> UserError | None:
 def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
     """Returns the most bytes of shared memory that the workers of an iterator may need.
 
-    Each worker has its buffer twice, once in its own process and once in the trainer's, and a batch
-    in progress; Grain holds one more batch of each worker in the trainer. The training step has two
-    batches.
+    Each worker has HELD batches, and the training step has two.
     """
     if isinstance(train, ZippedIterator):
         return sum(shared_memory(iterator) for iterator in train.parts)
-    return (train.workers * (2 * _BUFFERED + 2) + 2) * train.batch_bytes if train.workers else 0
+    return (train.workers * HELD + 2) * train.batch_bytes if train.workers else 0
 
 
 def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:

@@ -17,8 +17,7 @@ from cls.storage.cache import cache_dir
 SOURCE = Path(__file__).with_name('extension.cc')  # includes the others
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
-_DIGEST = hashlib.sha256
-_SIZE = _DIGEST().digest_size
+_DIGEST = hashlib.sha256().digest_size  # bytes at the end of an extension
 
 
 def installed(package: str, ending: str) -> Path | None:
@@ -55,7 +54,7 @@ def is_whole(path: Path) -> bool:
         content = path.read_bytes()
     except FileNotFoundError:
         return False
-    return _DIGEST(content[:-_SIZE]).digest() == content[-_SIZE:]
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
 def build() -> Path:
@@ -89,7 +88,7 @@ def build() -> Path:
         if not made.is_file():
             raise UserError(f'{shlex.join(compiler)} made no file: set CXX to a C++ compiler.')
         with made.open('r+b') as file:
-            file.write(_DIGEST(file.read()).digest())
+            file.write(hashlib.sha256(file.read()).digest())
             file.flush()
             os.fsync(file.fileno())  # before the file has its name
         made.replace(path)

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 
 from cls.cli import Parser
-from cls.data import folders, pipeline
+from cls.data import folders, iteration, pipeline
 from cls.data.file_list import FileList
 from cls.data.spec import DataSpec
 from cls.errors import UserError
@@ -44,8 +44,7 @@ from cls.tools import benchmark_turns as turns
 from cls.train import train_batches
 
 BATCH, SIZE, SHORTER = 32, 224, 256
-# At least SKIP batches are not timed, the next COUNT are. Ours keeps up to HELD for each core.
-SKIP, COUNT, HELD = 8, 24, 4
+SKIP, COUNT = 8, 24  # at least SKIP batches are not timed, the next COUNT are
 STEP = 0.02  # seconds
 IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # name -> batch
 LIKE = {  # fields of config.data for the same work as a peer
@@ -92,7 +91,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
     pythons = {'tensorflow': args.tensorflow, 'torch': args.torch}
     pythons = {name: python for name, python in pythons.items() if python}
     cores = len(os.sched_getaffinity(0))
-    skip = max(SKIP, HELD * cores)
+    skip = max(SKIP, iteration.HELD * cores)
     with ExitStack() as stack:
         pipelines: dict[str, Timed] = {}
         for name in pythons or {'torch': ''}:

@@ -14,8 +14,8 @@ PACKAGES = build.installed(build.PACKAGES[0], build.LIBRARY) and shutil.which('g
 
 
 @pytest.fixture(scope='module')
-def extension(tmp_path_factory):
-    """The extension in a cache of these tests, registered in this process."""
+def built(tmp_path_factory):
+    """The file of the extension, in a cache of these tests."""
     if not PACKAGES:
         pytest.skip('without oneDNN or g++')
     folder = tmp_path_factory.getbasetemp()
@@ -26,8 +26,15 @@ def extension(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, (cache / 'lock').open('w') as lock:
         patch.setenv('CLS_CACHE_DIR', str(cache))
         fcntl.flock(lock, fcntl.LOCK_EX)
-        build.build()
+        file = build.build()
         fcntl.flock(lock, fcntl.LOCK_UN)
+        yield file
+
+
+@pytest.fixture(scope='module')
+def extension(built):
+    """The extension registered in this process: the version of oneDNN."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, '_enabled', False)
         yield load.load()
 

@@ -51,7 +51,7 @@ def test_a_build_without_packages_or_compiler_is_one_line(cache, monkeypatch):
         ('exit 0', 'made no file'),
     ],
 )
-def test_a_failing_compiler_is_one_line(extension, cache, monkeypatch, text, said):
+def test_a_failing_compiler_is_one_line(built, cache, monkeypatch, text, said):
     monkeypatch.setenv('CXX', compiler(cache, text))
     with pytest.raises(UserError, match=said) as error:
         build.build()
@@ -59,13 +59,13 @@ def test_a_failing_compiler_is_one_line(extension, cache, monkeypatch, text, sai
     assert not list(cache.glob('*.so'))
 
 
-def test_a_compiler_that_is_no_command_is_one_line(extension, cache, monkeypatch):
+def test_a_compiler_that_is_no_command_is_one_line(built, cache, monkeypatch):
     monkeypatch.setenv('CXX', "g++ '-O1")
     with pytest.raises(UserError, match='No closing quotation'):
         build.build()
 
 
-def test_the_compiler_may_have_arguments(extension, cache, monkeypatch):
+def test_the_compiler_may_have_arguments(built, cache, monkeypatch):
     log = cache / 'arguments'
     program = compiler(cache, f'echo "$@" > {log}; exit 1')
     monkeypatch.setenv('CXX', f'{program} -m64 "-DX=a b"')
@@ -75,10 +75,10 @@ def test_the_compiler_may_have_arguments(extension, cache, monkeypatch):
 
 
 @pytest.mark.parametrize('part', [0, 0.5, 0.999])
-def test_a_damaged_file_is_not_loaded_and_is_built_again(extension, cache, caplog, part):
+def test_a_damaged_file_is_not_loaded_and_is_built_again(built, cache, caplog, part):
     """A shortened library is not opened: that can kill a process."""
-    whole = extension_of(cache)
-    whole.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
+    content = built.read_bytes()
+    (cache / built.name).write_bytes(content[: int(part * len(content))])
     with caplog.at_level(logging.WARNING):
         assert load.load() == ''
     assert 'is damaged, XLA computes: run cls build-onednn again.' in caplog.text
@@ -86,15 +86,8 @@ def test_a_damaged_file_is_not_loaded_and_is_built_again(extension, cache, caplo
         assert build.is_whole(build.build())
 
 
-def extension_of(cache):
-    """Returns a copy in a cache of the extension that `extension` has built."""
-    source = next((cache.parent.parent.rglob('onednn/onednn-*.so')), None)
-    source = source or next(cache.parent.parent.parent.rglob('onednn/onednn-*.so'))
-    return Path(shutil.copy(source, cache / source.name))
-
-
-def test_the_cache_may_be_a_relative_path(extension, cache):
-    extension_of(cache)
+def test_the_cache_may_be_a_relative_path(built, extension, cache):
+    shutil.copy(built, cache)
     program = 'from cls.onednn import load; print(load.load(), load.registered())'
     variables = os.environ | {'CLS_CACHE_DIR': '.', 'PYTHONPATH': str(Path.cwd())}
     done = subprocess.run(
@@ -110,7 +103,7 @@ def test_the_cache_may_be_a_relative_path(extension, cache):
     assert Path(file).parent == cache.resolve()
 
 
-def test_a_cache_that_cannot_be_read_is_one_warning(extension, cache, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_read_is_one_warning(built, cache, monkeypatch, caplog):
     monkeypatch.setenv('CLS_CACHE_DIR', str(cache / ('x' * 300)))
     with caplog.at_level(logging.WARNING):
         assert load.load() == ''
