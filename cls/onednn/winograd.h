@@ -17,6 +17,8 @@ struct Conv3x3 {
   int64_t top, left;  // rows and columns of zeros before an image, less than 0: left out there
   const float *images, *kernel;                    // kernel (3, 3, inputs, outputs)
   float* result;
+  const float* grad = nullptr;  // of the result: `result` is then the gradient of the kernel, and
+                                // what follows here is left out
   bool transposed = false;
   const float *factor = nullptr, *bias = nullptr;  // (outputs,): result * factor + bias
   const float* added = nullptr;                    // of the result's shape: result + added, then
@@ -24,7 +26,7 @@ struct Conv3x3 {
   float most = 0;
 };
 
-// Returns whether this processor has AVX-512, and the convolution is faster than oneDNN's.
+// Returns whether oneDNN may use AVX2 on this processor, and its own convolution is slower.
 bool WinogradPays(const Conv3x3& conv);
 
 // Computes a convolution that `WinogradPays` for, in memory that is kept for the next one.

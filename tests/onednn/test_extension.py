@@ -91,6 +91,21 @@ def test_narrow_types_are_computed_in_float32(extension, dtype):
     np.testing.assert_array_equal(np.asarray(out), np.asarray(jnp.asarray(expected, dtype)))
 
 
+def test_strides_of_single_pixels_with_few_inputs_stay_here(extension):
+    """To oneDNN goes the gradient of a kernel at stride 1, on the pixels that it sees."""
+    rng = np.random.default_rng(5)
+    for size, strides in ((9, (2, 2)), (8, (1, 2)), (10, (3, 1))):
+        geometry = native.Geometry(strides, ((0, 0), (0, 0)), (1, 1), 1)
+        images = rng.standard_normal((3, size, size, 4), np.float32)
+        seen = images[:, :: strides[0], :: strides[1]]
+        grad = rng.standard_normal((*seen.shape[:3], 8), np.float32)
+        program = functools.partial(native.kernel_grad, shape=(1, 1, 4, 8), geometry=geometry)
+        call = str(jax.make_jaxpr(program)(images, grad)).split('ffi_call[')[1]
+        assert "('strides', HashableArray(array([1, 1])))" in call.split('target_name')[0]
+        expected = np.einsum('nhwi,nhwo->io', seen, grad)
+        np.testing.assert_allclose(program(images, grad)[0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_second_derivatives_and_vmap(extension):
     images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 6, 6, 4)), jnp.float32)
     kernel = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 2, 6)), jnp.float32)

@@ -31,6 +31,17 @@ def image_grad_in_float64(kernel, grad, shape, pads):
     return padded[:, top : top + shape[1], left : left + shape[2]]
 
 
+def kernel_grad_in_float64(images, grad, pads):
+    """Returns the sums over images and pixels of products, (3, 3, inputs, outputs)."""
+    padded = np.pad(np.asarray(images, np.float64), ((0, 0), *pads, (0, 0)))
+    (height, width), grad = grad.shape[1:3], np.asarray(grad, np.float64)
+    out = np.zeros((3, 3, images.shape[-1], grad.shape[-1]))
+    for i, j in np.ndindex(3, 3):
+        seen = padded[:, i : i + height, j : j + width]
+        out[i, j] = np.tensordot(seen, grad, ((0, 1, 2), (0, 1, 2)))
+    return out
+
+
 def integers(rng, *shape):
     """Returns numbers whose products and sums, also those with factors of 1/4, are exact."""
     return 4.0 * rng.integers(-8, 9, shape).astype(np.float32)
@@ -51,11 +62,14 @@ def test_integers_are_exact(extension):
         images, kernel = integers(rng, *images_shape), integers(rng, *kernel_shape)
         out, undo = jax.vjp(lambda x, w, p=pads: native.conv(x, w, geometry(p)), images, kernel)
         expected = in_float64(images, kernel, pads)
+        grad = integers(rng, *expected.shape)
+        of_images, of_kernel = undo(grad)
+        wanted = image_grad_in_float64(kernel, grad, images_shape, pads)
         case = str((images_shape, kernel_shape, pads))
         np.testing.assert_array_equal(out, expected, err_msg=case)
-        grad = integers(rng, *expected.shape)
-        wanted = image_grad_in_float64(kernel, grad, images_shape, pads)
-        np.testing.assert_array_equal(undo(grad)[0], wanted, err_msg=case)
+        np.testing.assert_array_equal(of_images, wanted, err_msg=case)
+        wanted = kernel_grad_in_float64(images, grad, pads)
+        np.testing.assert_array_equal(of_kernel, wanted, err_msg=case)
 
 
 PADS = ((1, 1), (1, 1))
@@ -74,10 +88,30 @@ def test_rounding_is_that_of_a_sum_over_inputs(extension, inputs):
         assert 0 < error < np.finfo(np.float32).eps * np.sqrt(inputs) / 2
 
 
+@pytest.mark.parametrize('count', [1, 40])
+def test_rounding_is_that_of_a_sum_over_pixels(extension, count):
+    rng = np.random.default_rng(6)
+    images = rng.standard_normal((count, 12, 12, 40), np.float32)
+    grad = rng.standard_normal((count, 12, 12, 56), np.float32)
+    kernel = np.zeros((3, 3, 40, 56), np.float32)
+    value = jax.vjp(lambda w: native.conv(images, w, geometry(PADS)), kernel)[1](grad)[0]
+    summands = 144 * count
+    error = np.sqrt(np.mean(np.square(value - kernel_grad_in_float64(images, grad, PADS))))
+    assert 0 < error / np.sqrt(summands) < np.finfo(np.float32).eps * np.sqrt(summands) / 2
+
+
+def highest(instructions):
+    """Whether oneDNN uses these, or more, on this processor."""
+    names = ('avx512f', 'avx2')[: 1 + (instructions == 'AVX2')]
+    flags = Path('/proc/cpuinfo').read_text().split()
+    allowed = os.environ.get('ONEDNN_MAX_CPU_ISA', names[0]).lower().startswith(names)
+    return allowed and any(name in flags for name in names)
+
+
 def test_it_is_used_where_it_pays(extension):
     """A pixel alone shows the kernel: to the bit by the definition, rounded by the algorithm."""
-    if 'avx512f' not in Path('/proc/cpuinfo').read_text():
-        pytest.skip('a processor without AVX-512')
+    if not highest('AVX2'):
+        pytest.skip('a processor without AVX2')
     rng = np.random.default_rng(3)
 
     def is_used(size, inputs, outputs):
@@ -89,10 +123,43 @@ def test_it_is_used_where_it_pays(extension):
         np.testing.assert_allclose(seen, mirrored, rtol=0, atol=1e-6)
         return not np.array_equal(seen, mirrored)
 
-    assert is_used(8, 16, 11)
-    assert not is_used(6, 16, 16)
-    assert not is_used(8, 15, 16)
-    assert not is_used(8, 16, 10)
+    assert is_used(8, 32, 22)
+    assert is_used(8, 16, 11) == highest('AVX512')
+    assert not is_used(6, 64, 64)
+    assert not is_used(8, 15, 64)
+    assert not is_used(8, 64, 10)
+
+
+def test_gradients_of_kernels_use_it_where_it_pays(extension):
+    """A gradient of one pixel shows the images."""
+    if not highest('AVX2'):
+        pytest.skip('a processor without AVX2')
+    rng = np.random.default_rng(7)
+
+    def is_used(size, inputs, outputs):
+        images = rng.standard_normal((1, size, size, inputs), np.float32)
+        kernel = np.zeros((3, 3, inputs, outputs), np.float32)
+        grad = np.zeros((1, size, size, outputs), np.float32)
+        grad[0, 1, 1, 0] = 1
+        seen = jax.vjp(lambda w: native.conv(images, w, geometry(PADS)), kernel)[1](grad)[0]
+        np.testing.assert_allclose(seen[..., 0], images[0, :3, :3], rtol=0, atol=1e-5)
+        return not np.array_equal(seen[..., 0], images[0, :3, :3])
+
+    assert is_used(8, 40, 40)
+    assert not is_used(6, 40, 40)
+    assert not is_used(8, 40, 39)
+
+
+def test_avx2_on_a_processor_with_more(extension):
+    if not highest('AVX512'):
+        pytest.skip('a processor without AVX-512, whose tests are with AVX2')
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-p', 'no:xdist', '-q', __file__, '-k', 'not avx2'],
+        env=os.environ | {'ONEDNN_MAX_CPU_ISA': 'AVX2'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize('activation', ['', 'relu', 'relu6'])
@@ -132,6 +199,7 @@ def test_what_is_not_finite_is_so_by_definition(extension):
 
 DIGESTS = """
 import hashlib
+import jax
 import numpy as np
 from cls.nn.cpu import native
 from cls.onednn import load
@@ -142,12 +210,15 @@ for size in (4, 6, 7, 13):
     images = np.random.default_rng(0).standard_normal((20, size, size, 40), np.float32)
     together = np.asarray(native.conv(images, kernel, every))[13:14]
     alone = np.asarray(native.conv(images[13:14], kernel, every))
-    print(*(hashlib.sha256(out.tobytes()).hexdigest() for out in (together, alone)))
+    grad = np.random.default_rng(2).standard_normal((20, size, size, 72), np.float32)
+    of_kernel = jax.vjp(lambda w: native.conv(images, w, every), kernel)[1](grad)[0]
+    results = together, alone, np.asarray(of_kernel)
+    print(*(hashlib.sha256(result.tobytes()).hexdigest() for result in results))
 """
 
 
 def test_an_image_has_one_result(extension):
-    """In any batch and with any number of threads, to the bit."""
+    """In any batch and with any number of threads, to the bit; and so has a kernel's gradient."""
     digests = set()
     for threads in ('1', '3'):
         done = subprocess.run(
@@ -159,4 +230,4 @@ def test_an_image_has_one_result(extension):
         )
         digests.update(done.stdout.splitlines())
     assert len(digests) == 4  # of the sizes
-    assert all(together == alone for together, alone in map(str.split, digests))
+    assert all(together == alone for together, alone, _ in map(str.split, digests))
