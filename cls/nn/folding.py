@@ -94,6 +94,14 @@ class _Pending:
             self.images, self.kernel, *scale, self.added, self.activation, self.geometry
         )
 
+    def can_add(self) -> bool:
+        """Returns whether oneDNN adds an array as fast; for the others it has slow loops only."""
+        *window, inputs, outputs = self.kernel.shape
+        if window == [1, 1]:
+            return True
+        groups = self.geometry.groups
+        return inputs >= 8 if groups == 1 else inputs == 1 and outputs == groups
+
 
 def _evaluated(closed: core.ClosedJaxpr, leaves: list[Any]) -> list[Any]:
     """Returns the results of a program, with its patterns replaced."""
@@ -140,6 +148,8 @@ def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
     if name in native.ACTIVATIONS and before.bias is not None and _calls(eqn, name):
         return dataclasses.replace(before, activation=name)
     if eqn.primitive.name == 'add' and before.bias is not None and before.added is None:
+        if not before.can_add():
+            return None
         others = [x for x in eqn.invars if pending(x) is not before]
         if len(others) == 1 and others[0].aval.shape == eqn.outvars[0].aval.shape:
             return dataclasses.replace(before, added=read(others[0]))

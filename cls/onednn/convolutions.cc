@@ -249,9 +249,8 @@ struct Data {
 // The convolution for Winograd's algorithm, if it can and should compute this.
 std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& d) {
   const auto ones = [](Numbers numbers) { return numbers[0] == 1 && numbers[1] == 1; };
-  if (s.kernel[0] != 3 || s.kernel[1] != 3 || s.groups != 1 ||
-      !ones(s.strides) || !ones(s.dilation) || s.activation == kSwish ||
-      s.activation == kHardSwish) {
+  if (s.kernel[0] != 3 || s.kernel[1] != 3 || s.groups != 1 || !ones(s.strides) ||
+      !ones(s.dilation) || s.activation == kSwish || s.activation == kHardSwish) {
     return std::nullopt;
   }
   cls::Conv3x3 conv;
@@ -263,7 +262,9 @@ std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& 
   conv.images = static_cast<float*>(back ? d.output : d.images);
   conv.result = static_cast<float*>(back ? d.images : d.output);
   conv.kernel = static_cast<float*>(d.kernel), conv.transposed = back;
-  if (kind == kKernelGrad) conv.grad = conv.result, conv.result = static_cast<float*>(d.kernel);
+  if (kind == kKernelGrad) {
+    conv.grad = conv.result, conv.result = static_cast<float*>(d.kernel), conv.kernel = nullptr;
+  }
   conv.factor = static_cast<float*>(d.factor), conv.bias = static_cast<float*>(d.bias);
   conv.added = static_cast<float*>(d.added), conv.clipped = s.activation != kNone;
   conv.most = s.activation == kRelu6 ? 6.0f : std::numeric_limits<float>::infinity();

@@ -9,10 +9,10 @@
 // G'[(A y A') * (B' d B)]G, by the rule of the chain: 16 products (inputs x tiles) and
 // (tiles x outputs).
 //
-// Before and after the sums over input channels, or tiles, there are sums of at most 16 terms, with
+// Before and after the sums over input channels, or tiles, there are sums of at most 9 terms, with
 // factors of 1, 1/2 and 1/4: rounding is that of a sum over the channels, or tiles. Results that
-// are infinite by definition can be NaN here, and images above a fourth of the largest number
-// overflow.
+// are infinite by definition can be NaN here, numbers above a fourth of the largest one overflow,
+// and a pixel that is not finite makes the gradients of all taps NaN, also where it meets padding.
 //
 // Results do not depend on the number of threads, nor does that of an image on the other images.
 
@@ -38,7 +38,8 @@ constexpr int64_t kCache = 256 * 1024, kLeastTiles = 24;
 
 // Tiles whose products are summed before they are added to those of earlier ones.
 constexpr int64_t kTilesOfSum = 128;
-// Bytes of the tiles that all threads share for gradients of kernels.
+// Bytes of the tiles that all threads share for gradients of kernels: as many as fit, but at least
+// those of one sum.
 constexpr int64_t kShared = 1024 * 1024;
 
 int64_t Ceil(int64_t x, int64_t of) { return (x + of - 1) / of * of; }
@@ -152,14 +153,15 @@ bool Has(dnnl::cpu_isa instructions) {
 }  // namespace
 
 bool WinogradPays(const Conv3x3& conv) {
-  // Measured next to oneDNN, gradients of kernels with AVX2 only. With fewer tiles it takes too
+  // Measured next to oneDNN; gradients of kernels only with AVX2. With fewer tiles it takes too
   // long to transform the kernel, with fewer channels to transform images and results, and outputs
   // are computed in groups of 16, of which a third may be unused.
   if (!Has(dnnl::cpu_isa::avx2)) return false;
   const int64_t products = conv.inputs * conv.outputs, transformed = conv.inputs + conv.outputs;
-  if (conv.grad) return conv.count * TilesOfImage(conv) >= 16 && products >= 20 * transformed;
-  // The number of images is left out: an image has one result, in any batch.
-  return TilesOfImage(conv) >= 16 && conv.inputs >= 16 &&
+  const int64_t tiles = TilesOfImage(conv);
+  if (conv.grad) return tiles >= 4 && conv.count * tiles >= 16 && products >= 20 * transformed;
+  // The number of images is left out in inference: an image has one result, in any batch.
+  return tiles >= 16 && (!conv.transposed || conv.count * tiles >= 100) && conv.inputs >= 16 &&
          2 * Ceil(conv.outputs, 16) <= 3 * conv.outputs &&
          (Has(dnnl::cpu_isa::avx512_core) || products >= 10 * transformed);
 }

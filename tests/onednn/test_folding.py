@@ -76,6 +76,25 @@ def test_networks_agree_and_have_no_other_pass_over_images(one_device, name):
     assert text.count('custom_call_target="cls_conv_inference"') >= 20
 
 
+@pytest.mark.parametrize(
+    ('groups', 'window', 'inputs', 'outputs', 'operands'),
+    [(1, 3, 8, 8, 5), (1, 3, 4, 8, 4), (2, 3, 16, 16, 4), (2, 1, 4, 8, 5), (8, 3, 8, 8, 5)],
+)
+def test_additions_go_where_onednn_is_fast(one_device, groups, window, inputs, outputs, operands):
+    class Adds(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            y = BatchNorm(train)(Conv(outputs, window, groups=groups)(x))
+            return nn.relu(y + x.mean((1, 2, 3), keepdims=True) * jnp.ones_like(y))
+
+    images = np.random.default_rng(1).standard_normal((2, 7, 7, inputs), np.float32)
+    plain, folded, text = both(Adds(), images)
+    np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-5)
+    (call,) = (line for line in text.splitlines() if '"cls_conv_inference"' in line)
+    arguments = call.split('custom-call(')[1].split('), custom_call_target')[0]
+    assert len(arguments.split('%')) - 1 == operands
+
+
 def test_no_scaled_kernels_are_kept(one_device):
     """The extension scales a kernel as it reorders it, into memory that all kernels share."""
 

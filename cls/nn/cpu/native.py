@@ -118,8 +118,8 @@ def kernel_grad(
         return xla_conv(images, kernel, **geometry._asdict())
 
     def own(images, grad):
-        seen = geometry
-        if shape[:2] == (1, 1) and shape[2] < 16 and not np.any(geometry.pads):
+        seen, strided = geometry, geometry.strides != (1, 1) and not np.any(geometry.pads)
+        if strided and shape[:2] == (1, 1) and shape[2] < 16:
             # The pixels that the kernel sees: oneDNN would copy them to too little memory, if a
             # vector has more lanes than there are inputs (its issue 6035, seen in 3.2.0).
             (height, width), (down, across) = grad.shape[1:3], geometry.strides
