@@ -95,7 +95,7 @@ class _Pending:
         )
 
     def can_add(self) -> bool:
-        """Returns whether oneDNN adds an array as fast; for the others it has slow loops only."""
+        """Returns whether oneDNN adds an array as fast; with AVX2 the others take slow loops."""
         *window, inputs, outputs = self.kernel.shape
         if window == [1, 1]:
             return True

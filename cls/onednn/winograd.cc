@@ -65,6 +65,11 @@ int64_t TilesDown(const Conv3x3& conv) { return (conv.out_height + 1) / 2; }
 int64_t TilesAcross(const Conv3x3& conv) { return (conv.out_width + 1) / 2; }
 int64_t TilesOfImage(const Conv3x3& conv) { return TilesDown(conv) * TilesAcross(conv); }
 
+Tile TileAt(const Conv3x3& conv, int64_t index) {
+  const int64_t of_image = TilesOfImage(conv), across = TilesAcross(conv);
+  return {index / of_image, index % of_image / across, index % across};
+}
+
 }  // namespace
 
 namespace avx512 {

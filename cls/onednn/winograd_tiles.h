@@ -189,7 +189,6 @@ Multiplier MultiplierFor(int64_t columns, int64_t rows) {
 }
 
 void Convolve(const Conv3x3& conv, std::vector<char>& kernel_space, std::vector<char>& scratch) {
-  const int64_t down = TilesDown(conv), across = TilesAcross(conv);
   const int64_t tiles = conv.count * TilesOfImage(conv);
   const int64_t threads = omp_get_max_threads();
   const int64_t ins = Ceil(conv.inputs, kLanes), outs = Ceil(conv.outputs, kLanes);
@@ -215,12 +214,8 @@ void Convolve(const Conv3x3& conv, std::vector<char>& kernel_space, std::vector<
     const int64_t end = std::min(tiles, (thread + 1) * each);
     for (int64_t first = thread * each; first < end; first += block) {
       const int64_t count = std::min(block, end - first);
-      const auto tile = [&](int64_t t) {
-        const int64_t index = first + t;
-        return Tile{index / (down * across), index / across % down, index % across};
-      };
       for (int64_t t = 0; t < count; ++t) {
-        TransformImages(conv, tile(t), zeros, images + t * ins, image_stride);
+        TransformImages(conv, TileAt(conv, first + t), zeros, images + t * ins, image_stride);
       }
       for (int64_t element = 0; element < kElements; ++element) {
         const float* of = images + element * image_stride;
@@ -235,7 +230,7 @@ void Convolve(const Conv3x3& conv, std::vector<char>& kernel_space, std::vector<
         }
       }
       for (int64_t t = 0; t < count; ++t) {
-        TransformProducts(conv, tile(t), products + t * outs, product_stride);
+        TransformProducts(conv, TileAt(conv, first + t), products + t * outs, product_stride);
       }
     }
   }
@@ -305,7 +300,6 @@ CLS_TARGET void TransformSums(const Conv3x3& conv, const float* sums, int64_t st
 // The gradient of the kernel. All threads take part in each block of tiles, so that there is one
 // array of sums, in an order that does not depend on their number.
 void KernelGrad(const Conv3x3& conv, std::vector<char>& kernel_space, std::vector<char>& scratch) {
-  const int64_t down = TilesDown(conv), across = TilesAcross(conv);
   const int64_t tiles = conv.count * TilesOfImage(conv);
   const int64_t ins = Ceil(conv.inputs, kLanes), outs = Ceil(conv.outputs, kLanes);
   const int64_t fitting = kShared / (kElements * (ins + outs) * int64_t{sizeof(float)});
@@ -327,8 +321,7 @@ void KernelGrad(const Conv3x3& conv, std::vector<char>& kernel_space, std::vecto
       const int64_t count = std::min(block, tiles - first);
 #pragma omp for
       for (int64_t t = 0; t < count; ++t) {
-        const int64_t index = first + t;
-        const Tile tile{index / (down * across), index / across % down, index % across};
+        const Tile tile = TileAt(conv, first + t);
         TransformImages(conv, tile, zeros, images + t * image_row, image_stride);
         TransformGrads(conv, tile, zeros, grads + t * grad_row, grad_stride);
       }

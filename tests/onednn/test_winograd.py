@@ -135,18 +135,40 @@ def test_gradients_of_kernels_use_it_where_it_pays(extension):
         pytest.skip('a processor without AVX2')
     rng = np.random.default_rng(7)
 
-    def is_used(size, inputs, outputs):
-        images = rng.standard_normal((1, size, size, inputs), np.float32)
+    def is_used(size, inputs, outputs, count=1):
+        images = rng.standard_normal((count, size, size, inputs), np.float32)
         kernel = np.zeros((3, 3, inputs, outputs), np.float32)
-        grad = np.zeros((1, size, size, outputs), np.float32)
+        grad = np.zeros((count, size, size, outputs), np.float32)
         grad[0, 1, 1, 0] = 1
         seen = jax.vjp(lambda w: native.conv(images, w, geometry(PADS)), kernel)[1](grad)[0]
-        np.testing.assert_allclose(seen[..., 0], images[0, :3, :3], rtol=0, atol=1e-5)
-        return not np.array_equal(seen[..., 0], images[0, :3, :3])
+        expected = np.pad(images[0], ((0, 1), (0, 1), (0, 0)))[:3, :3]
+        np.testing.assert_allclose(seen[..., 0], expected, rtol=0, atol=1e-5)
+        return not np.array_equal(seen[..., 0], expected)
 
     assert is_used(8, 40, 40)
+    assert is_used(4, 40, 40, count=4)
     assert not is_used(6, 40, 40)
     assert not is_used(8, 40, 39)
+    assert not is_used(4, 40, 40, count=3)
+    assert not is_used(2, 40, 40, count=16)
+
+
+def test_gradients_of_images_use_it_in_batches(extension):
+    """A gradient of one pixel shows the kernel."""
+    if not NARROW:
+        pytest.skip('a processor without AVX2')
+    kernel = np.random.default_rng(8).standard_normal((3, 3, 32, 32), np.float32)
+
+    def is_used(count):
+        images = np.zeros((count, 8, 8, 32), np.float32)
+        grad = images.copy()
+        grad[0, 1, 1, 0] = 1
+        seen = jax.vjp(lambda x: native.conv(x, kernel, geometry(PADS)), images)[1](grad)[0]
+        np.testing.assert_allclose(seen[0, :3, :3], kernel[..., 0], rtol=0, atol=1e-5)
+        return not np.array_equal(seen[0, :3, :3], kernel[..., 0])
+
+    assert is_used(7)
+    assert not is_used(6)
 
 
 def test_avx2_on_a_processor_with_more(extension):
